@@ -1,0 +1,1 @@
+"""Flax modules: one attention, one block, positions and activations as values."""

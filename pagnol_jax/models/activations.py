@@ -1,0 +1,40 @@
+"""Feed-forward activations as values."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+
+class Activation(NamedTuple):
+    """`function` acts on the up projection, or, when `gated`, on a gate that multiplies it (Shazeer 2020)."""
+
+    name: str
+    function: Callable[[jax.Array], jax.Array]
+    gated: bool = False
+
+    def width(self, d_model: int) -> int:
+        """Feed-forward width with the parameters of 4 * d_model: two thirds of it, up to a multiple of 8, if gated."""
+        return 4 * d_model if not self.gated else -(-8 * d_model // 24) * 8
+
+
+def gelu() -> Activation:
+    """Exact GELU with erf (Hendrycks and Gimpel 2016; PAGnol, GPT-NeoX, Falcon)."""
+    return Activation("gelu", _gelu_erf)
+
+
+def gelu_tanh() -> Activation:
+    """GELU by tanh (GPT-2, BLOOM)."""
+    return Activation("gelu_tanh", _gelu_tanh)
+
+
+def swiglu() -> Activation:
+    """SiLU gate (Shazeer 2020, eq. 6)."""
+    return Activation("swiglu", jax.nn.silu, gated=True)
+
+
+_gelu_erf = functools.partial(jax.nn.gelu, approximate=False)
+_gelu_tanh = functools.partial(jax.nn.gelu, approximate=True)
+
+ACTIVATIONS: dict[str, Callable[[], Activation]] = {f.__name__: f for f in (gelu, gelu_tanh, swiglu)}

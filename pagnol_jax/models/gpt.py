@@ -1,0 +1,116 @@
+"""The GPT: embeddings, a scan over blocks, a final norm and a vocabulary projection."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pagnol_jax.models.attention import Attention, Cache
+from pagnol_jax.models.config import GPTConfig
+from pagnol_jax.models.layers import Embedding, FeedForward, layer_norm
+from pagnol_jax.models.masks import Mask
+from pagnol_jax.sharding.rules import constrain
+
+Carry = tuple[jax.Array, Cache | None]
+
+# What a block keeps for its backward pass, by `GPTConfig.remat`.
+REMAT_POLICIES: dict[str, Any] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Block(nn.Module):
+    """One pre-norm layer: x + attention + feed-forward, in sequence or in parallel."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(
+        self, carry: Carry, layer: jax.Array, positions: jax.Array, mask: Mask
+    ) -> tuple[Carry, None]:
+        c = self.config
+        x, cache = carry
+        dropout = nn.Dropout(c.dropout_rate, deterministic=not self.has_rng("dropout"))
+        normed = layer_norm(c, "attention_norm")(x)
+        attended, cache = Attention(c, name="attention")(normed, positions, mask, layer, cache)
+        stream = x + dropout(attended)
+        if not c.shared_norm:
+            normed = layer_norm(c, "mlp_norm")(x if c.parallel else stream)
+        out = stream + dropout(FeedForward(c, name="mlp")(normed))
+        return (constrain(out, "batch", "length", "embed"), cache), None
+
+
+class GPT(nn.Module):
+    """Decoder-only language model. Parameters are float32; blocks are stacked on a leading `layers` axis."""
+
+    config: GPTConfig
+
+    def setup(self) -> None:
+        c = self.config
+        self.token_embedding = Embedding(c.vocab_size, c)
+        if c.position.learned:
+            self.position_embedding = Embedding(c.max_length, c, axes=(None, "embed"))
+        if c.embedding_norm:
+            self.embedding_norm = layer_norm(c, "embedding_norm")
+        self.dropout = nn.Dropout(c.dropout_rate, deterministic=not self.has_rng("dropout"))
+        block: Any = Block
+        if c.remat:
+            block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=c.unroll > 1)
+        self.blocks = nn.scan(
+            block,
+            variable_axes={True: 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0, nn.broadcast, nn.broadcast),
+            length=c.num_layers,
+            unroll=c.unroll,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(c)
+        self.final_norm = layer_norm(c, "final_norm")
+        if not c.tie_embeddings:
+            normal = nn.with_logical_partitioning(nn.initializers.normal(c.init_stddev), ("embed", "vocab"))
+            self.head = self.param("head", normal, (c.d_model, c.vocab_size))
+
+    def features(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array | None = None,
+        mask: Mask | None = None,
+        cache: Cache | None = None,
+    ) -> tuple[jax.Array, jax.Array, Cache | None]:
+        """tokens [B, T] int -> (features [B, T, d_model], head [d_model, V] float32, cache with T more slots filled).
+
+        The logits are `features @ head`; training never makes them whole (see `train.loss`).
+        """
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        x = self.token_embedding(tokens)
+        if self.config.position.learned:
+            x = x + self.position_embedding(positions)
+        if self.config.embedding_norm:
+            x = self.embedding_norm(x)
+        x = constrain(self.dropout(x), "batch", "length", "embed")
+        layers = jnp.arange(self.config.num_layers)
+        (x, cache), _ = self.blocks((x, cache), layers, positions, Mask() if mask is None else mask)
+        if cache is not None:
+            cache = cache.replace(index=cache.index + tokens.shape[1])
+        head = self.token_embedding.head() if self.config.tie_embeddings else self.head
+        return self.final_norm(x), head, cache
+
+    def __call__(
+        self, tokens: jax.Array, positions: jax.Array | None = None, mask: Mask | None = None
+    ) -> jax.Array:
+        """tokens [B, T] -> logits [B, T, V] in float32."""
+        features, head, _ = self.features(tokens, positions, mask)
+        return project(features, head)
+
+
+def project(features: jax.Array, head: jax.Array) -> jax.Array:
+    """features [..., d_model], head [d_model, V] -> float32 logits [..., V], multiplied in the dtype of features."""
+    return jnp.matmul(features, head.astype(features.dtype), preferred_element_type=jnp.float32)
+
+
+def init(config: GPTConfig, key: jax.Array) -> Any:
+    """Parameters, boxed with their logical axes (`nn.unbox` gives the arrays)."""
+    return GPT(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]

@@ -1,0 +1,99 @@
+"""Projections, norms and the feed-forward block, with logical axes on every parameter."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pagnol_jax.models.config import GPTConfig
+from pagnol_jax.sharding.rules import constrain, is_split
+
+
+class Linear(nn.Module):
+    """x [..., *in_shape] -> [..., *out_shape], float32 parameters, computed in `dtype`.
+
+    `axes` are the logical axes of the kernel [*in_shape, *out_shape].
+    """
+
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    use_bias: bool
+    stddev: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        normal = nn.with_logical_partitioning(nn.initializers.normal(self.stddev), self.axes)
+        kernel = self.param("kernel", normal, self.in_shape + self.out_shape).astype(self.dtype)
+        kernel = kernel.reshape(math.prod(self.in_shape), math.prod(self.out_shape))
+        leading = x.shape[: x.ndim - len(self.in_shape)]
+        # One token dimension makes the weight gradient a plain matrix product, which CPUs want; when the
+        # length is split over devices, merging it with the batch would gather it, so it is kept apart.
+        rows = leading if is_split("length") else (math.prod(leading),)
+        y = x.reshape(*rows, -1) @ kernel
+        if self.use_bias:
+            axes = self.axes[len(self.in_shape) :]
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
+            y = y + self.param("bias", zeros, self.out_shape).astype(self.dtype).reshape(-1)
+        return y.reshape(*leading, *self.out_shape)
+
+
+def layer_norm(config: GPTConfig, name: str) -> nn.LayerNorm:
+    """LayerNorm over d_model; statistics in float32, output in the compute dtype."""
+    return nn.LayerNorm(
+        epsilon=config.norm_epsilon,
+        dtype=config.dtype,
+        use_bias=config.norm_bias,
+        use_fast_variance=False,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
+        name=name,
+    )
+
+
+def residual_stddev(config: GPTConfig) -> float:
+    """Projections into the residual stream start smaller by sqrt(2 L) (Megatron-LM; Shoeybi et al. 2019)."""
+    return config.init_stddev / math.sqrt(2 * config.num_layers)
+
+
+class FeedForward(nn.Module):
+    """[B, T, d_model] -> [B, T, d_model] through `d_ff`, gated or not."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = self.config
+        d, f = (c.d_model,), (c.feed_forward,)
+
+        def inner(name: str) -> jax.Array:
+            layer = Linear(d, f, ("embed", "mlp"), c.use_bias, c.init_stddev, c.dtype, name=name)
+            return constrain(layer(x), "batch", "length", "mlp")
+
+        hidden = inner("up")
+        if c.activation.gated:
+            hidden = c.activation.function(inner("gate")) * hidden
+        else:
+            hidden = c.activation.function(hidden)
+        return Linear(f, d, ("mlp", "embed"), c.use_bias, residual_stddev(c), c.dtype, name="down")(hidden)
+
+
+class Embedding(nn.Module):
+    """Table [num, d_model]; integer ids [...] -> [..., d_model] in the compute dtype."""
+
+    num: int
+    config: GPTConfig
+    axes: tuple[str | None, str] = ("vocab", "embed")
+
+    def setup(self) -> None:
+        normal = nn.with_logical_partitioning(nn.initializers.normal(self.config.init_stddev), self.axes)
+        self.embedding = self.param("embedding", normal, (self.num, self.config.d_model))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        return jnp.take(self.embedding, ids, axis=0).astype(self.config.dtype)
+
+    def head(self) -> jax.Array:
+        """The table as an output projection [d_model, num] (tied embeddings)."""
+        return self.embedding.T

@@ -1,0 +1,86 @@
+"""Position schemes as values: `none()`, `learned()`, `rotary()`, `alibi()`.
+
+A scheme says three things: whether the model owns a table of learned vectors, how queries and keys are
+turned, and what is added to the attention scores. The model calls all three and never asks which scheme it has.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Rotate = Callable[[jax.Array, jax.Array], jax.Array]
+Slopes = Callable[[int], jax.Array]
+
+
+class Position(NamedTuple):
+    """A position scheme.
+
+    name, options: how to build it again (`from_json`).
+    learned: the model adds a trained [max_length, d_model] table to the token embeddings.
+    rotate: (x [B, T, H, D], positions [B, T]) -> [B, T, H, D], applied to queries and keys.
+    slopes: num_heads -> [H] float32 or None; a score gets -slope * (query index - key index).
+    """
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+    learned: bool = False
+    rotate: Rotate | None = None
+    slopes: Slopes | None = None
+
+
+def none() -> Position:
+    """No position signal but the causal mask (Haviv et al. 2022)."""
+    return Position("none")
+
+
+def learned() -> Position:
+    """One trained vector per position, added to the embeddings (GPT-2, PAGnol S to L)."""
+    return Position("learned", learned=True)
+
+
+def rotary(base: float = 10_000.0, fraction: float = 1.0) -> Position:
+    """Rotary embedding (Su et al. 2021, eq. 34) on the first `fraction` of each head, halves paired (i, i + D/2)."""
+
+    return Position("rotary", (("base", base), ("fraction", fraction)), rotate=_rotate(base, fraction))
+
+
+def alibi(scale: float = 1.0) -> Position:
+    """Linear biases on the scores (Press et al. 2022); `scale` multiplies every slope (Falcon has 1/sqrt(D))."""
+
+    return Position("alibi", (("scale", scale),), slopes=_slopes(scale))
+
+
+def alibi_slopes(num_heads: int) -> list[float]:
+    """Slopes of Press et al. (2022): powers of 2^(-8/n), and for other head counts those of the next power of two
+    down, followed by every other slope of the next one up (BLOOM, Falcon)."""
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    between = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * (num_heads - power), 2)]
+    return slopes + between
+
+
+# Cached, so that two schemes with equal options are equal values.
+@functools.lru_cache
+def _rotate(base: float, fraction: float) -> Rotate:
+    def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
+        size = int(x.shape[-1] * fraction) // 2 * 2
+        frequencies = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)  # [D/2]
+        angles = positions[..., None, None].astype(jnp.float32) * frequencies  # [B, T, 1, D/2]
+        sin, cos = jnp.sin(angles), jnp.cos(angles)
+        first, second, rest = jnp.split(x.astype(jnp.float32), [size // 2, size], axis=-1)
+        turned = [first * cos - second * sin, second * cos + first * sin, rest]
+        return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+    return rotate
+
+
+@functools.lru_cache
+def _slopes(scale: float) -> Slopes:
+    return lambda num_heads: scale * jnp.array(alibi_slopes(num_heads), jnp.float32)
+
+
+SCHEMES: dict[str, Callable[..., Position]] = {f.__name__: f for f in (none, learned, rotary, alibi)}
