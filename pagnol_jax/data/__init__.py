@@ -1,0 +1,1 @@
+"""The data room: corpora, byte-level BPE, seqio tasks, the token cache and batches."""
