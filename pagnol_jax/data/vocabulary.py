@@ -16,6 +16,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from pagnol_jax.data.disk import write_whole
 from pagnol_jax.errors import UserError
 
 PAD, EOS, SEP, BOS, CLS, MASK = SPECIALS = ("<PAD>", "<EOS>", "<SEP>", "<BOS>", "<CLS>", "<MASK>")
@@ -59,7 +60,7 @@ class Tokenizer:
             inner = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{path}: cannot read the tokenizer: {error.strerror}") from None
-        except Exception as error:  # tokenizers raises bare Exception
+        except Exception as error:  # noqa: BLE001 - what tokenizers raises
             raise UserError(f"{path}: not a tokenizer file: {_first_line(error)}") from None
         if not set(pre_tokenizers.ByteLevel.alphabet()) <= set(inner.get_vocab()):
             raise UserError(f"{path}: not a byte-level BPE: its vocabulary lacks some of the 256 bytes")
@@ -72,9 +73,7 @@ class Tokenizer:
         """Writes the `tokenizers` JSON file, atomically."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".tmp")
-        unfinished.write_text(self._inner.to_str(pretty=True), encoding="utf-8")
-        unfinished.replace(path)
+        write_whole(path, self._inner.to_str(pretty=True))
 
     @functools.cached_property
     def fingerprint(self) -> str:
