@@ -6,13 +6,14 @@ and any step can be asked for at any time, by any host, in any order.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,14 +58,22 @@ class MixtureBatches:
     rates: relative share of windows per corpus of the cache. length: T. Raises UserError where a corpus is
     shorter than one window. Attributes: corpora (names), bytes_per_token (of each held-out split: loss in nats
     per token / ln 2 / bytes_per_token is bits per byte), tokens_per_epoch (targets in one pass over every
-    corpus), vocab_size, fingerprint (of all that decides the batches).
+    corpus), tokens_per_step, vocab_size, tokenizer (its fingerprint, size and special ids), tokenizer_file, rates,
+    corpora_fingerprints, fingerprint (of all that decides the batches).
     """
 
     def __init__(
         self, cache: Cache, rates: Mapping[str, float], batch_size: int, length: int, seed: int = 0
     ) -> None:
         self.cache, self.batch_size, self.length, self.seed = cache, batch_size, length, seed
+        self.rates = dict(rates)
         self.corpora = tuple(sorted(rates))
+        self.corpora_fingerprints = {
+            name: cache.manifest["sources"][f"corpus {name}"] for name in self.corpora
+        }
+        self.tokenizer: dict[str, Any] = cache.manifest["tokenizer"]
+        self.tokenizer_file = cache.folder / "tokenizer.json"
+        self.tokens_per_step = batch_size * length
         self.vocab_size = cache.vocab_size
         self.schedule = interleave([rates[name] for name in self.corpora])
         self._streams = [cache.stream(name, "train") for name in self.corpora]
@@ -102,6 +111,14 @@ class MixtureBatches:
         for first in range(0, windows, self.batch_size):
             rows = range(first + lo, first + (self.batch_size if hi is None else hi))
             yield self._in_order(stream, rows)
+
+    @contextlib.contextmanager
+    def prefetch(
+        self, start_step: int = 0, depth: int = 2, lo: int = 0, hi: int | None = None
+    ) -> Iterator[Iterator[Batch]]:
+        """The batches from `start_step` on without end, up to `depth` of them made ahead by a thread."""
+        with contextlib.closing(_ahead(lambda step: self.batch(step, lo, hi), start_step, depth)) as batches:
+            yield batches
 
     def passes(self, step: int) -> dict[str, float]:
         """How often each corpus has been read, on average, in the `step` batches from 0 on."""
@@ -186,14 +203,7 @@ def _key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
 
 
-def prefetch(
-    batches: MixtureBatches, start_step: int = 0, depth: int = 2, lo: int = 0, hi: int | None = None
-) -> Iterator[Batch]:
-    """The batches from `start_step` on without end, up to `depth` of them made ahead by a thread."""
-    return _ahead(lambda step: batches.batch(step, lo, hi), start_step, depth)
-
-
-def _ahead(make: Callable[[int], Batch], step: int, depth: int) -> Iterator[Batch]:
+def _ahead(make: Callable[[int], Batch], step: int, depth: int) -> Generator[Batch]:
     ready: queue.Queue[Batch | BaseException] = queue.Queue(depth)
     stopped = threading.Event()
 

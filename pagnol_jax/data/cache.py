@@ -6,8 +6,6 @@ stopped; the manifest, written last, makes the cache readable (`store.open_cache
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -19,11 +17,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pagnol_jax.data.batches import MixtureBatches
 from pagnol_jax.data.cache_worker import Job, build_shard, watch_parent
-from pagnol_jax.data.disk import cache_root, write_whole
-from pagnol_jax.data.mixture import Mixture, check, definition, folder_name, split_corpus, split_texts
-from pagnol_jax.data.store import MANIFEST, REBUILD, SPLITS, Cache, open_cache, save_manifest, token_dtype
+from pagnol_jax.data.disk import write_whole
+from pagnol_jax.data.mixture import Mixture, definition, split_corpus, split_texts
+from pagnol_jax.data.store import SPLITS, save_manifest, token_dtype
 from pagnol_jax.data.vocabulary import Tokenizer
 from pagnol_jax.errors import UserError
 
@@ -32,77 +29,10 @@ Records = dict[tuple[str, str, int], Record]  # by corpus, split and number
 SAMPLE_BYTES = 256 << 20  # of text at most, to train a tokenizer on
 
 
-def open_batches(
-    mixture: Mixture, cache_dir: str | Path | None, batch_size: int, length: int, seed: int = 0
-) -> MixtureBatches:
-    """The mixture's batches, its cache built first if need be."""
-    return MixtureBatches(prepare(mixture, cache_dir), mixture.rates, batch_size, length, seed)
-
-
-def prepare(
-    mixture: Mixture, cache_dir: str | Path | None = None, workers: int | None = None, overwrite: bool = False
-) -> Cache:
-    """Opens the mixture's cache, at once where it is built; else trains the tokenizer and builds it.
-
-    cache_dir: `cache_root()` by default. workers: processes, by default one a core. Raises UserError where
-    the corpora changed since the cache was built (unless `overwrite`), and for bad input.
-    """
-    check(mixture)
-    folder = Path(cache_dir or cache_root()) / "tokens" / folder_name(mixture)
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
-    try:
-        if not (folder / MANIFEST).exists():
-            with _only_builder(folder):
-                if not (folder / MANIFEST).exists():
-                    _build(mixture, folder, workers or os.cpu_count() or 1)
-        cache = open_cache(folder)
-    except OSError as error:
-        raise UserError(f"{error.filename or folder}: {error.strerror}; finished shards are kept") from None
-    _notice_changes(mixture, cache)
-    return cache
-
-
-def _notice_changes(mixture: Mixture, cache: Cache) -> None:
-    """Raises UserError where a source is at hand and is not what the cache was built from."""
-    for name, fingerprint in _fingerprints(mixture, strict=False).items():
-        if fingerprint not in (None, cache.manifest["sources"][name]):
-            raise UserError(f"{name} changed since {cache.folder} was built from it: {REBUILD}")
-
-
-def _fingerprints(mixture: Mixture, strict: bool) -> dict[str, str | None]:
-    """Of every corpus, and of a tokenizer file. A source that is not there is None, or an error if strict."""
-    makers = {f"corpus {name!r}": corpus.fingerprint for name, corpus in mixture.corpora.items()}
-    makers |= {f"validation of {name!r}": corpus.fingerprint for name, corpus in mixture.validation.items()}
-    if not mixture.tokenizer.needs_text:
-        makers["the tokenizer"] = lambda: mixture.tokenizer.make(()).fingerprint
-    found: dict[str, str | None] = {}
-    for name, make in makers.items():
-        try:
-            found[name] = make()
-        except UserError:
-            if strict:
-                raise
-            found[name] = None
-    return found
-
-
-@contextlib.contextmanager
-def _only_builder(folder: Path) -> Iterator[None]:
-    """Holds the folder's lock; a second builder waits for the first (a killed one's lock is free)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tqdm.write(f"{folder}: another process builds this cache; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _build(mixture: Mixture, folder: Path, workers: int) -> None:
+def build(mixture: Mixture, folder: Path, workers: int) -> None:
+    """Trains the tokenizer and writes shards and manifest, by `workers` processes; goes on where a build stopped."""
     counts = _list_shards(mixture)
-    sources = _fingerprints(mixture, strict=True)
+    sources = fingerprints(mixture, strict=True)
     _drop_unfinished(folder, sources)
     (folder / "shards").mkdir(exist_ok=True)
     tokenizer = _tokenizer(mixture, folder)
@@ -130,6 +60,23 @@ def _build(mixture: Mixture, folder: Path, workers: int) -> None:
         "corpora": corpora,
     }
     save_manifest(folder, manifest)
+
+
+def fingerprints(mixture: Mixture, strict: bool) -> dict[str, str | None]:
+    """Of every corpus, and of a tokenizer file. A source that is not there is None, or an error if strict."""
+    makers = {f"corpus {name}": corpus.fingerprint for name, corpus in mixture.corpora.items()}
+    makers |= {f"validation of {name}": corpus.fingerprint for name, corpus in mixture.validation.items()}
+    if not mixture.tokenizer.needs_text:
+        makers["tokenizer"] = lambda: mixture.tokenizer.make(()).fingerprint
+    found: dict[str, str | None] = {}
+    for name, make in makers.items():
+        try:
+            found[name] = make()
+        except UserError:
+            if strict:
+                raise
+            found[name] = None
+    return found
 
 
 def _list_shards(mixture: Mixture) -> dict[tuple[str, str], int]:

@@ -1,0 +1,69 @@
+"""From a mixture to its batches: the cache is opened at once where it is built, and built where it is not."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pagnol_jax.data.batches import MixtureBatches
+from pagnol_jax.data.cache import build, fingerprints
+from pagnol_jax.data.disk import cache_root
+from pagnol_jax.data.mixture import Mixture, check, folder_name
+from pagnol_jax.data.store import MANIFEST, REBUILD, Cache, open_cache
+from pagnol_jax.errors import UserError
+
+
+def open_batches(
+    mixture: Mixture, batch_size: int, length: int, seed: int = 0, cache_dir: str | Path | None = None
+) -> MixtureBatches:
+    """The mixture's batches, its cache built first if need be."""
+    return MixtureBatches(prepare(mixture, cache_dir), mixture.rates, batch_size, length, seed)
+
+
+def prepare(
+    mixture: Mixture, cache_dir: str | Path | None = None, workers: int | None = None, overwrite: bool = False
+) -> Cache:
+    """Opens the mixture's cache, at once where it is built; else trains the tokenizer and builds it.
+
+    cache_dir: `cache_root()` by default. workers: processes, by default one a core. Raises UserError where
+    the corpora changed since the cache was built (unless `overwrite`), and for bad input.
+    """
+    check(mixture)
+    folder = Path(cache_dir or cache_root()) / "tokens" / folder_name(mixture)
+    if overwrite:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        if not (folder / MANIFEST).exists():
+            with _only_builder(folder):
+                if not (folder / MANIFEST).exists():
+                    build(mixture, folder, workers or os.cpu_count() or 1)
+        cache = open_cache(folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: {error.strerror}; finished shards are kept") from None
+    _notice_changes(mixture, cache)
+    return cache
+
+
+def _notice_changes(mixture: Mixture, cache: Cache) -> None:
+    """Raises UserError where a source is at hand and is not what the cache was built from."""
+    for name, fingerprint in fingerprints(mixture, strict=False).items():
+        if fingerprint not in (None, cache.manifest["sources"][name]):
+            raise UserError(f"the {name} changed since {cache.folder} was built from it: {REBUILD}")
+
+
+@contextlib.contextmanager
+def _only_builder(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock; a second builder waits for the first (a killed one's lock is free)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder}: another process builds this cache; waiting for it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
