@@ -103,11 +103,11 @@ def _tokenizer(mixture: Mixture, folder: Path) -> Tokenizer:
     path = folder / "tokenizer.json"
     if not path.exists():
         with tqdm(desc="tokenizer: text", unit="B", unit_scale=True) as progress:
-            mixture.tokenizer.make(_training_texts(mixture, progress)).save(path)
+            mixture.tokenizer.make(training_texts(mixture, progress)).save(path)
     return Tokenizer.load(path)
 
 
-def _training_texts(mixture: Mixture, progress: Any) -> Iterator[str]:
+def training_texts(mixture: Mixture, progress: Any) -> Iterator[str]:
     """Training documents of all shards by turns, up to SAMPLE_BYTES."""
     readers = [_training_split(mixture, name) for name in mixture.corpora]
     while readers and progress.n < SAMPLE_BYTES:

@@ -71,6 +71,14 @@ def parquet(pattern: str, column: str = "text") -> Corpus:
     return _file_corpus(definition, pattern, partial(read_parquet, column=column), file_parts)
 
 
+def files(pattern: str) -> Corpus:
+    """`jsonl`, `text` or `parquet`, by the end of the pattern."""
+    kind = Path(pattern.removesuffix(".zst").removesuffix(".gz")).suffix
+    if kind not in _BY_SUFFIX:
+        raise UserError(f"{pattern}: ends in none of {', '.join(_BY_SUFFIX)} (or these with .zst or .gz)")
+    return _BY_SUFFIX[kind](pattern)
+
+
 def held_out(text: str, fraction: float) -> bool:
     """Whether a document belongs to the held-out split: by its text alone, whatever the order or the file.
 
@@ -78,6 +86,9 @@ def held_out(text: str, fraction: float) -> bool:
     """
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
+
+
+_BY_SUFFIX: dict[str, Callable[[str], Corpus]] = {".jsonl": jsonl, ".txt": text, ".parquet": parquet}
 
 
 def _file_corpus(

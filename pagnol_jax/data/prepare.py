@@ -34,7 +34,7 @@ def prepare(
     the corpora changed since the cache was built (unless `overwrite`), and for bad input.
     """
     check(mixture)
-    folder = Path(cache_dir or cache_root()) / "tokens" / folder_name(mixture)
+    folder = _folder(mixture, cache_dir)
     if overwrite:
         shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -42,11 +42,20 @@ def prepare(
             with _only_builder(folder):
                 if not (folder / MANIFEST).exists():
                     build(mixture, folder, workers or os.cpu_count() or 1)
-        cache = open_cache(folder)
+        return open_built(mixture, cache_dir)
     except OSError as error:
         raise UserError(f"{error.filename or folder}: {error.strerror}; finished shards are kept") from None
+
+
+def open_built(mixture: Mixture, cache_dir: str | Path | None = None) -> Cache:
+    """The mixture's cache, never building it. Raises UserError where it is missing, or its sources changed."""
+    cache = open_cache(_folder(mixture, cache_dir))
     _notice_changes(mixture, cache)
     return cache
+
+
+def _folder(mixture: Mixture, cache_dir: str | Path | None) -> Path:
+    return Path(cache_dir or cache_root()) / "tokens" / folder_name(mixture)
 
 
 def _notice_changes(mixture: Mixture, cache: Cache) -> None:
