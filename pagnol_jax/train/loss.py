@@ -47,7 +47,7 @@ def _total(features, head, targets, weights, z_loss):
     """(nats + z_loss, z_loss); only the first has a gradient."""
 
     def add(sums, chunk):
-        _, log_z, nats, z = _chunk_sums(head, *chunk, z_loss)
+        *_, nats, z = _chunk_sums(head, *chunk, z_loss)
         return (sums[0] + nats + z, sums[1] + z), None
 
     head = _gathered(head, features)
