@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -176,13 +177,15 @@ def packed(tokens: np.ndarray, sep_id: int) -> Batch:
 def interleave(rates: list[float]) -> Schedule:
     """Spreads the corpora evenly over a period in which each has its exact share of slots.
 
-    The period is the common denominator of the shares (read as simple fractions), at most 65,536.
+    The period is the common denominator of the shares (of the rates as decimals are written); where that is
+    above 65,536 the shares are rounded to multiples of 1/65,536.
     """
-    total = sum(Fraction(rate).limit_denominator(LONGEST_PERIOD) for rate in rates)
-    shares = [Fraction(rate).limit_denominator(LONGEST_PERIOD) / total for rate in rates]
-    period = int(np.lcm.reduce([share.denominator for share in shares], dtype=object))
-    counts = np.array([share * period for share in shares], dtype=np.int64)
-    if period > LONGEST_PERIOD:
+    exact = [Fraction(repr(rate)) for rate in rates]
+    shares = [rate / sum(exact) for rate in exact]
+    period = math.lcm(*(share.denominator for share in shares))
+    if period <= LONGEST_PERIOD:
+        counts = np.array([int(share * period) for share in shares])
+    else:
         counts = _rounded([float(share) for share in shares], LONGEST_PERIOD)
     corpus = np.repeat(np.arange(len(counts)), counts)
     rank = np.concatenate([np.arange(count) for count in counts])

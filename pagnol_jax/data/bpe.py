@@ -6,7 +6,13 @@ from collections.abc import Iterable, Iterator
 
 from tokenizers import pre_tokenizers, trainers
 
-from pagnol_jax.data.vocabulary import NUM_BYTES, SPECIALS, Tokenizer, blank_tokenizer, normalise
+from pagnol_jax.data.vocabulary import (
+    NUM_BYTES,
+    SPECIALS,
+    Tokenizer,
+    blank_tokenizer,
+    normalise,
+)
 from pagnol_jax.errors import UserError
 
 PARAGRAPHS_AT_ONCE = 1000

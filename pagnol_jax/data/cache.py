@@ -6,11 +6,13 @@ stopped; the manifest, written last, makes the cache readable (`store.open_cache
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from pagnol_jax.errors import UserError
 
 Record = dict[str, Any]  # of a shard, as in the manifest
 Records = dict[tuple[str, str, int], Record]  # by corpus, split and number
-SAMPLE_BYTES = 256 << 20  # of text at most, to train a tokenizer on
+SAMPLE_BYTES = 64 << 20  # of text at most, to train a tokenizer on
 
 
 def build(mixture: Mixture, folder: Path, workers: int) -> None:
@@ -108,21 +110,25 @@ def _tokenizer(mixture: Mixture, folder: Path) -> Tokenizer:
 
 
 def training_texts(mixture: Mixture, progress: Any) -> Iterator[str]:
-    """Training documents of all shards by turns, up to SAMPLE_BYTES."""
-    readers = [_training_split(mixture, name) for name in mixture.corpora]
-    while readers and progress.n < SAMPLE_BYTES:
-        for reader in tuple(readers):
-            text = next(reader, None)
-            if text is None:
-                readers.remove(reader)
-            else:
-                progress.update(len(text.encode()))
-                yield text
+    """Training documents, up to SAMPLE_BYTES, as evenly from the corpora (in bytes) as these are long."""
+    readers = {name: _training_split(mixture, name) for name in mixture.corpora}
+    taken = dict.fromkeys(readers, 0)
+    while taken and progress.n < SAMPLE_BYTES:
+        name = min(taken, key=lambda name: taken[name])
+        text = next(readers[name], None)
+        if text is None:
+            del taken[name]
+            continue
+        taken[name] += len(text.encode())
+        progress.update(len(text.encode()))
+        yield text
 
 
 def _training_split(mixture: Mixture, name: str) -> Iterator[str]:
-    for shard in mixture.corpora[name].shards():
-        yield from split_texts(mixture, name, "train", shard)
+    """All shards in a scattered, fixed order, so that the first of them are a fair sample."""
+    shards = mixture.corpora[name].shards()
+    for index in sorted(range(len(shards)), key=lambda index: hashlib.blake2b(b"%d" % index).digest()):
+        yield from split_texts(mixture, name, "train", shards[index])
 
 
 def _run(jobs: list[Job], workers: int) -> Records:
@@ -137,6 +143,10 @@ def _run(jobs: list[Job], workers: int) -> Records:
         try:
             for job, record in _as_done(futures, progress):
                 records[job.key] = record
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process of the build died (out of memory?); try fewer --workers: whole shards are kept"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,10 +1,10 @@
 """A corpus is a value: where documents come from, in shards that can be read in parallel.
 
     jsonl('$PAGNOL_DATA_DIR/corpora/fr/*.train.jsonl.zst')      text('novels/*.txt')
-    cc100('fr.txt.gz')      parquet('part-*.parquet', column='content')
+    cc100('fr.txt.xz')      parquet('part-*.parquet', column='content')
     tfds('wiki40b/fr')      hub('HuggingFaceFW/fineweb-2', 'fra_Latn')      debian_fr()
 
-The last three live in `remote` and `debian`. Patterns may hold `$VARS` and `~`, and `.zst` and `.gz`
+The last three live in `remote` and `debian`. Patterns may hold `$VARS` and `~`, and `.zst`, `.gz` and `.xz`
 files are read as they are.
 """
 
@@ -14,6 +14,7 @@ import functools
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -73,9 +74,11 @@ def parquet(pattern: str, column: str = "text") -> Corpus:
 
 def files(pattern: str) -> Corpus:
     """`jsonl`, `text` or `parquet`, by the end of the pattern."""
-    kind = Path(pattern.removesuffix(".zst").removesuffix(".gz")).suffix
+    kind = Path(re.sub(r"\.(zst|gz|xz)$", "", pattern)).suffix
     if kind not in _BY_SUFFIX:
-        raise UserError(f"{pattern}: ends in none of {', '.join(_BY_SUFFIX)} (or these with .zst or .gz)")
+        raise UserError(
+            f"{pattern}: ends in none of {', '.join(_BY_SUFFIX)} (or these with .zst, .gz or .xz)"
+        )
     return _BY_SUFFIX[kind](pattern)
 
 

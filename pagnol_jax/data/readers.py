@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from pagnol_jax.errors import UserError
 
@@ -105,7 +106,7 @@ def numbered_lines(shard: Shard) -> Iterator[tuple[int, str]]:
                 yield number, line.decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{shard.path}:{number}: not UTF-8: {error.reason} at byte {error.start}") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
         raise UserError(f"{shard.path}: damaged or cut short after line {number}: {error}") from None
     except OSError as error:
         raise UserError(f"{shard.path}: cannot read: {error.strerror or error}") from None
@@ -130,15 +131,19 @@ def _chunks(path: str) -> Iterator[bytes]:
         yield from _DECOMPRESS.get(Path(path).suffix, _plain)(file)
 
 
-def _plain(file: BinaryIO) -> Iterator[bytes]:
+def _plain(file: IO[bytes]) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         yield chunk
 
 
 def _gunzip(file: BinaryIO) -> Iterator[bytes]:
     with gzip.open(file) as content:
-        while chunk := content.read(CHUNK):
-            yield chunk
+        yield from _plain(content)
+
+
+def _unxz(file: BinaryIO) -> Iterator[bytes]:
+    with lzma.open(file) as content:
+        yield from _plain(content)
 
 
 def _unzstd(file: BinaryIO) -> Iterator[bytes]:
@@ -158,7 +163,11 @@ def _unzstd(file: BinaryIO) -> Iterator[bytes]:
         raise EOFError("its last zstd frame does not end")
 
 
-_DECOMPRESS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {".zst": _unzstd, ".gz": _gunzip}
+_DECOMPRESS: dict[str, Callable[[BinaryIO], Iterator[bytes]]] = {
+    ".zst": _unzstd,
+    ".gz": _gunzip,
+    ".xz": _unxz,
+}
 
 
 def first_line(error: Exception) -> str:

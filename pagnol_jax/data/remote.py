@@ -84,7 +84,9 @@ def _tfds_shards(name: str, split: str) -> list[Shard]:
     return [Shard(split, part, parts) for part in range(parts)]
 
 
-def _read_tfds(name: str, split: str, field: str, clean: Callable[[str], str], shard: Shard) -> Iterator[Document]:
+def _read_tfds(
+    name: str, split: str, field: str, clean: Callable[[str], str], shard: Shard
+) -> Iterator[Document]:
     import tensorflow_datasets
 
     builder = _tfds_builder(name)
@@ -104,7 +106,9 @@ def _hub_stream(name: str, config: str | None, split: str, revision: str | None)
     try:
         import datasets
     except ImportError as error:
-        raise UserError(f"{name}: datasets is not installed ({error}): pip install 'pagnol_jax[data]'") from None
+        raise UserError(
+            f"{name}: datasets is not installed ({error}): pip install 'pagnol_jax[data]'"
+        ) from None
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
     except Exception as error:  # noqa: BLE001 - datasets and its transports raise anything
