@@ -55,22 +55,27 @@ class GPT(nn.Module):
         if c.embedding_norm:
             self.embedding_norm = layer_norm(c, "embedding_norm")
         self.dropout = nn.Dropout(c.dropout_rate, deterministic=not self.has_rng("dropout"))
+        self.blocks = self.stack()
+        self.final_norm = layer_norm(c, "final_norm")
+        if not c.tie_embeddings:
+            normal = nn.with_logical_partitioning(nn.initializers.normal(c.init_stddev), ("embed", "vocab"))
+            self.head = self.param("head", normal, (c.d_model, c.vocab_size))
+
+    def stack(self) -> Any:
+        """The blocks as one module, (carry, layers [L], positions, mask) -> (carry, None)."""
+        c = self.config
         block: Any = Block
         if c.remat:
             block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=c.unroll > 1)
-        self.blocks = nn.scan(
+        return nn.scan(
             block,
             variable_axes={True: 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=c.num_layers,
-            unroll=c.unroll,
+            unroll=min(c.unroll, c.num_layers),
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c)
-        self.final_norm = layer_norm(c, "final_norm")
-        if not c.tie_embeddings:
-            normal = nn.with_logical_partitioning(nn.initializers.normal(c.init_stddev), ("embed", "vocab"))
-            self.head = self.param("head", normal, (c.d_model, c.vocab_size))
 
     def features(
         self,

@@ -1,5 +1,6 @@
 """A mesh of (data, fsdp, tensor, sequence) axes over the devices at hand."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -13,16 +14,15 @@ AXES = ("data", "fsdp", "tensor", "sequence")
 def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, sequence: int = 1, devices: Sequence | None = None
 ) -> jax.sharding.Mesh:
-    """Mesh of the given axis sizes; `data` -1 takes the devices that the other axes leave.
+    """Mesh of the given axis sizes; one axis may be -1 and takes the devices that the others leave.
 
     Raises UserError if the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    rest = fsdp * tensor * sequence
-    data = max(len(devices) // rest, 1) if data == -1 else data
-    if data * rest != len(devices):
-        sizes = f"data {data} x fsdp {fsdp} x tensor {tensor} x sequence {sequence}"
-        raise UserError(
-            f"mesh {sizes} = {data * rest} does not divide into the {len(devices)} devices at hand"
-        )
-    return jax.sharding.Mesh(np.asarray(devices).reshape(data, fsdp, tensor, sequence), AXES)
+    sizes = dict(zip(AXES, (data, fsdp, tensor, sequence), strict=True))
+    for axis in [axis for axis, size in sizes.items() if size == -1][:1]:
+        sizes[axis] = len(devices) // abs(math.prod(sizes.values()))
+    if math.prod(sizes.values()) != len(devices):
+        asked = " x ".join(f"{axis} {size}" for axis, size in sizes.items())
+        raise UserError(f"a mesh of {asked} does not divide the {len(devices)} devices at hand")
+    return jax.sharding.Mesh(np.asarray(devices).reshape(tuple(sizes.values())), AXES)

@@ -1,0 +1,40 @@
+"""`pagnol train`: one run from gin files."""
+
+import argparse
+from pathlib import Path
+
+from pagnol_jax.cli import gin_files
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds `train`."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a model, or go on with a stopped run",
+        description="Trains the model that gin files describe. A run folder that exists is resumed exactly.",
+        epilog="example: pagnol train --gin_file gin/runs/demo.gin --run_dir runs/first --gin.TOTAL_STEPS=200",
+    )
+    gin_files.add_arguments(parser)
+    parser.add_argument("--run_dir", help="folder of the run (default: runs/<name of the first gin file>)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exit status 0, or 128 + the number of the signal that stopped the run after a checkpoint."""
+    return train_from_gin(args.gin_file, args.gin_bindings, args.run_dir or f"runs/{Path(args.gin_file[0]).stem}")
+
+
+def train_from_gin(files: list[str], bindings: list[str], run_dir: str) -> int:
+    """Parses, trains in `run_dir`, and says on stderr how to go on if a signal came."""
+    import sys
+
+    import gin
+
+    gin_files.parse(files, bindings)
+    from pagnol_jax.train.run import train
+
+    stopped = gin_files.call(train, run_dir=run_dir, config_text=gin.operative_config_str)
+    if stopped is None:
+        return 0
+    print(f"pagnol: {stopped.name}: checkpoint saved; the same command goes on from it", file=sys.stderr)
+    return 128 + stopped

@@ -1,0 +1,173 @@
+"""The training loop: it hands steps to the device, writes down what comes back, and never waits without need."""
+
+import collections
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from pagnol_jax.data.batches import Batch, MixtureBatches
+from pagnol_jax.errors import UserError
+from pagnol_jax.train.checkpoint import Checkpoints
+from pagnol_jax.train.interrupt import Interrupt
+from pagnol_jax.train.peak import matmul_peak_flops
+from pagnol_jax.train.record import Log, RunFolder
+from pagnol_jax.train.step import Metrics, State, Steps
+
+# Steps handed to the device before the host reads the metrics of the first of them.
+AHEAD = 2
+
+
+class Loop:
+    """One run of `steps` over `data`, from a state at some step to `total_steps`.
+
+    Batches are a pure function of the step, so the state's step is the whole position in the data.
+    flops_per_token: of training, for the share of the matmul peak in `dtype`. schedule: step -> learning rate.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        data: MixtureBatches,
+        mesh: Mesh,
+        folder: RunFolder,
+        *,
+        total_steps: int,
+        evaluate_every: int,
+        checkpoint_every: int,
+        keep: int,
+        log_every: int,
+        flops_per_token: float,
+        schedule: Any,
+        dtype: str,
+    ) -> None:
+        self.steps, self.data, self.mesh, self.folder = steps, data, mesh, folder
+        self.total_steps, self.log_every = total_steps, log_every
+        self.evaluate_every, self.checkpoint_every = evaluate_every, checkpoint_every
+        self.flops_per_token, self.schedule, self.dtype = flops_per_token, schedule, dtype
+        self.tokens_per_step = data.batch_size * data.length
+        self.checkpoints = Checkpoints(folder.checkpoints, keep)
+        self.pending: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self.identity = {"fingerprint": data.fingerprint, "tokens_per_step": self.tokens_per_step}
+
+    def run(self, seed: int) -> signal.Signals | None:
+        """Trains to the end, or to a signal, which it returns after a checkpoint."""
+        with jax.set_mesh(self.mesh), Interrupt() as interrupt:
+            state = self.start(seed)
+            start = int(state.step)
+            self.folder.cut_back(start)
+            self.log = Log(self.folder)
+            peak = matmul_peak_flops(self.dtype) * (self.mesh.size if jax.default_backend() != "cpu" else 1)
+            self.bar = Progress(self.folder.path.name, start, self.total_steps, self.tokens_per_step, peak)
+            try:
+                return self._train(state, start, interrupt)
+            finally:
+                self.bar.close()
+                self.log.close()
+                self.checkpoints.close()
+
+    def start(self, seed: int) -> State:
+        """The newest whole checkpoint, or a fresh state."""
+        restored = self.checkpoints.restore(self.steps.abstract_state)
+        if restored is None:
+            return self.steps.init(jax.random.key(seed))
+        state, note = restored
+        if note["data"] != self.identity:
+            raise UserError(f"{self.folder.path}: its checkpoints were trained on other data or batches")
+        print(f"pagnol: {self.folder.path.name} resumes at step {int(state.step)}", file=sys.stderr)
+        return state
+
+    def _train(self, state: State, start: int, interrupt: Interrupt) -> signal.Signals | None:
+        with self.data.prefetch(start) as batches:
+            for step in range(start, self.total_steps):
+                state, metrics = self.steps.train(state, self.put(next(batches)))
+                self.pending.append((step + 1, metrics))
+                while len(self.pending) > AHEAD:
+                    self._record(*self.pending.popleft())
+                self._after(step + 1, state, interrupt.signal)
+                if interrupt.signal:
+                    self.checkpoints.wait()
+                    return interrupt.signal
+        self.checkpoints.wait()
+        return None
+
+    def _after(self, done: int, state: State, interrupted: signal.Signals | None) -> None:
+        """Evaluation and checkpoint, where due; metrics are written before the checkpoint that follows them."""
+        last = done == self.total_steps
+        evaluate = not interrupted and (last or done % self.evaluate_every == 0)
+        checkpoint = last or interrupted or done % self.checkpoint_every == 0
+        if not (evaluate or checkpoint):
+            return
+        while self.pending:
+            self._record(*self.pending.popleft())
+        if evaluate:
+            self._evaluate(done, state)
+        if checkpoint:
+            self.log.flush()
+            self.checkpoints.save(state, self.identity)
+
+    def put(self, batch: Batch) -> Batch:
+        """A host's rows of a batch as global arrays on the mesh."""
+        sharding = self.steps.batch_sharding
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+    def _record(self, step: int, metrics: Metrics) -> None:
+        loss, z_loss, norm = (float(m) for m in jax.device_get(metrics))
+        if not np.isfinite(loss) or not np.isfinite(norm):
+            self._diverged(step, loss, norm)
+        tokens = step * self.tokens_per_step
+        speed = self.bar.update(step, loss, self.flops_per_token)
+        if step % self.log_every == 0 or step == self.total_steps:
+            rate = float(self.schedule(step - 1))
+            line = {"step": step, "tokens": tokens, "loss_nats_per_token": loss, "z_loss": z_loss}
+            self.log.write("metrics", "train", line | {"gradient_norm": norm, "learning_rate": rate})
+            self.log.write("speed", "speed", {"step": step} | speed)
+
+    def _diverged(self, step: int, loss: float, norm: float) -> None:
+        kept = self.folder.path / "diverged" / f"step_{step}.npz"
+        kept.parent.mkdir(exist_ok=True)
+        np.savez(kept, **self.data.batch(step - 1)._asdict())
+        raise UserError(f"loss {loss} (gradient norm {norm}) at step {step}; its batch is kept in {kept}")
+
+    def _evaluate(self, step: int, state: State) -> None:
+        for corpus in self.data.corpora:
+            sums = [self.steps.evaluate(state.params, self.put(b)) for b in self.data.validation(corpus)]
+            total = jax.tree.map(lambda *x: float(np.sum(x)), *jax.device_get(sums))
+            nats = total.nats / total.weight
+            line = {"step": step, "tokens": step * self.tokens_per_step, "split": "validation", "corpus": corpus}
+            line |= {"loss_nats_per_token": nats, "perplexity": float(np.exp(nats))}
+            line |= {"bits_per_byte": nats / np.log(2) / self.data.bytes_per_token[corpus]}
+            self.log.write("metrics", f"validation/{corpus}", line | {"tokens_evaluated": int(total.weight)})
+            self.bar.validation(corpus, nats)
+
+
+class Progress:
+    """The bar: loss, tokens per second and share of the machine's matmul peak, over the last seconds."""
+
+    def __init__(self, name: str, start: int, total: int, tokens_per_step: int, peak_flops: float) -> None:
+        self.bar = tqdm(total=total, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5)
+        self.tokens_per_step, self.peak, self.latest = tokens_per_step, peak_flops, {}
+        self.times = collections.deque([(start, time.perf_counter())], maxlen=32)
+
+    def update(self, step: int, loss: float, flops_per_token: float) -> dict[str, float]:
+        """Advances to `step`; returns tokens/s and the share of the peak since up to 32 steps ago."""
+        self.times.append((step, time.perf_counter()))
+        (first, begin), (last, end) = self.times[0], self.times[-1]
+        rate = (last - first) * self.tokens_per_step / (end - begin)
+        share = rate * flops_per_token / self.peak
+        self.latest |= {"loss": f"{loss:.3f}", "tok/s": f"{rate:,.0f}", "peak": f"{share:.0%}"}
+        self.bar.set_postfix(self.latest, refresh=False)
+        self.bar.update(step - self.bar.n)
+        return {"tokens_per_second": rate, "share_of_matmul_peak": share}
+
+    def validation(self, corpus: str, loss: float) -> None:
+        self.latest[corpus] = f"{loss:.3f}"
+
+    def close(self) -> None:
+        self.bar.close()

@@ -1,0 +1,103 @@
+"""`train`: everything a run needs, from its gin bindings to its folder."""
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from pagnol_jax.data.batches import MixtureBatches
+from pagnol_jax.data.mixture import Mixture
+from pagnol_jax.data.prepare import open_batches
+from pagnol_jax.models.config import GPTConfig
+from pagnol_jax.sharding import mesh as meshes
+from pagnol_jax.sharding import rules
+from pagnol_jax.train.loop import Loop
+from pagnol_jax.train.optimizer import Optimizer
+from pagnol_jax.train.record import RunFolder, versions
+from pagnol_jax.train.step import make_steps
+
+
+def train(
+    run_dir: str,
+    model: Callable[..., GPTConfig],
+    mixture: Mixture,
+    optimizer: Optimizer,
+    batch_size: int,
+    length: int,
+    total_steps: int,
+    mesh: Mesh | None = None,
+    seed: int = 0,
+    z_loss: float = 0.0,
+    microbatches: int = 1,
+    evaluate_every: int = 500,
+    checkpoint_every: int = 500,
+    keep: int = 3,
+    log_every: int = 10,
+    config_text: Callable[[], str] = str,
+) -> signal.Signals | None:
+    """Trains one model, or goes on where the folder's last checkpoint stands; returns the signal that stopped it.
+
+    model: called with `vocab_size` (the tokenizer's) gives the configuration.
+    config_text: gives the text of config.gin once all that it configures has been called.
+    batch_size, length: sequences per step over all devices, tokens per sequence.
+    Raises UserError for a mesh that does not divide the sizes, a folder of another run, or a loss that is not finite.
+    """
+    mesh = meshes.make_mesh() if mesh is None else mesh
+    data = open_batches(mixture, batch_size=batch_size, length=length, seed=seed)
+    config = model(vocab_size=data.vocab_size)
+    rules.check({"batch": ("batch_size", batch_size), "length": ("length", length)} | config.sharded_sizes(), mesh)
+    steps = make_steps(config, optimizer, mesh, z_loss=z_loss, microbatches=microbatches, seed=seed)
+    folder = RunFolder(run_dir)
+    record = describe(folder.path.name, config, mixture, data, optimizer, mesh, total_steps)
+    folder.open(record, data.cache.folder / "tokenizer.json", config_text())
+    loop = Loop(
+        steps,
+        data,
+        mesh,
+        folder,
+        total_steps=total_steps,
+        evaluate_every=evaluate_every,
+        checkpoint_every=checkpoint_every,
+        keep=keep,
+        log_every=log_every,
+        flops_per_token=config.flops_per_token(attention_length=length),
+        schedule=optimizer.schedule,
+        dtype=config.dtype,
+    )
+    return loop.run(seed)
+
+
+def describe(
+    name: str,
+    config: GPTConfig,
+    mixture: Mixture,
+    data: MixtureBatches,
+    optimizer: Optimizer,
+    mesh: Mesh,
+    total_steps: int,
+) -> dict[str, Any]:
+    """run.json: what the scaling laws and a later reader need to know. FLOPs are per token, of training."""
+    non_embedding = config.flops_per_token(embedding=False)
+    return {
+        "name": name,
+        "parameters": config.parameters(),
+        "parameters_non_embedding": config.parameters(embedding=False),
+        "flops_per_token": config.flops_per_token(),
+        "flops_per_token_non_embedding": non_embedding,
+        "flops_per_token_attention": config.flops_per_token(False, data.length) - non_embedding,
+        "tokenizer": {"vocab_size": data.vocab_size, "fingerprint": data.cache.tokenizer_fingerprint},
+        "bytes_per_token": data.bytes_per_token,
+        "corpora": data.cache.manifest["sources"],
+        "rates": dict(mixture.rates),
+        "tokens_per_step": data.batch_size * data.length,
+        "length": data.length,
+        "total_steps": total_steps,
+        "schedule": optimizer.schedule_name,
+        "seed": data.seed,
+        "mesh": dict(mesh.shape),
+        "device": jax.devices()[0].device_kind,
+        "versions": versions(),
+        "model": config.to_json(),
+    }

@@ -1,0 +1,23 @@
+"""Eight simulated devices on the CPU, set before jax is imported; strict rank promotion."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get("XLA_FLAGS", ""))
+# Tests compile many small programs: the compiler's cheap level is several times faster, and exact enough.
+cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8 {cheap}".strip()
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real corpora; tests that ask for it skip where they are not."""
+    folder = os.environ.get("PAGNOL_DATA_DIR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("PAGNOL_DATA_DIR names no folder of real data")
+    return Path(folder)
