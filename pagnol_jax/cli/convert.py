@@ -17,12 +17,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "convert",
         help="exchange weights with LairGPT and Hugging Face",
-        description="Converts a run folder, a pagnol folder, a Hugging Face folder (GPT-2, GPT-NeoX, BLOOM, Falcon) "
-        "or a LairGPT .pt file; SOURCE tells its format by itself.",
+        description="Converts a run folder, a pagnol folder, a Hugging Face folder (GPT-2, GPT-NeoX, BLOOM, "
+        "Falcon) or a LairGPT .pt file; SOURCE tells its format by itself.",
         epilog="example: pagnol convert runs/demo exported --to huggingface",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder or .pt file to read")
-    parser.add_argument("dest", type=Path, metavar="DEST", help="folder (for lairgpt: .pt file) to write; must be new")
+    parser.add_argument(
+        "dest", type=Path, metavar="DEST", help="folder (for lairgpt: .pt file) to write; must be new"
+    )
     parser.add_argument("--to", required=True, choices=FORMATS, help="format to write")
     parser.add_argument(
         "--num_heads", type=int, metavar="N", help="of a LairGPT file whose width is none of PAGnol's"
@@ -49,7 +51,9 @@ def read(source: Path, num_heads: int | None) -> tuple[str, Weights]:
         from pagnol_jax.train.checkpoint import load_run
 
         config, params, tokenizer = load_run(source)
-        return "run", formats.Weights(config, params, Path(tokenizer).read_text("utf-8") if tokenizer else None)
+        return "run", formats.Weights(
+            config, params, Path(tokenizer).read_text("utf-8") if tokenizer else None
+        )
     format = formats.detect(source)
     return format.title, format.read(source, num_heads)
 

@@ -29,7 +29,7 @@ class Architecture(NamedTuple):
     prefix: of every name but the head's; some published checkpoints leave it out.
     head: name of the vocabulary projection.
     buffers: pattern of the tensors that hold no parameter.
-    needs: (what it has, whether a configuration has it too), all of which a model must meet to be exported.
+    needs: (what a model must have to be exported, whether a configuration has it).
     read: config.json -> GPTConfig; write: GPTConfig -> config.json without what all architectures share.
     rows: the table, for one configuration.
     """
@@ -48,13 +48,6 @@ class Architecture(NamedTuple):
 
 HEAD = "lm_head.weight"
 
-SEQUENTIAL = ("blocks in sequence", lambda c: not c.parallel)
-MULTI_HEAD = ("as many key heads as query heads", lambda c: c.kv_heads == c.num_heads)
-GELU = ("GELU", lambda c: c.activation in ACTIVATION_NAMES)
-BIASES = ("biases everywhere", lambda c: c.use_bias and c.qkv_bias and c.norm_bias)
-NO_EMBEDDING_NORM = ("no embedding norm", lambda c: not c.embedding_norm)
-LEARNED = ("learned positions", lambda c: c.position.learned)
-
 _ACTIVATIONS = {
     "gelu": activations.gelu(),
     "gelu_python": activations.gelu(),
@@ -63,6 +56,13 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": activations.gelu_tanh(),
 }
 ACTIVATION_NAMES = {activations.gelu(): "gelu", activations.gelu_tanh(): "gelu_new"}
+
+SEQUENTIAL = ("blocks in sequence", lambda c: not c.parallel)
+MULTI_HEAD = ("as many key heads as query heads", lambda c: c.kv_heads == c.num_heads)
+GELU = ("GELU", lambda c: c.activation in ACTIVATION_NAMES)
+BIASES = ("biases everywhere", lambda c: c.use_bias and c.qkv_bias and c.norm_bias)
+NO_EMBEDDING_NORM = ("no embedding norm", lambda c: not c.embedding_norm)
+LEARNED = ("learned positions", lambda c: c.position.learned)
 
 
 def read_activation(name: str) -> Activation:

@@ -12,8 +12,8 @@ HEAD = "embed_out.weight"  # newer versions say 'lm_head', and read both
 def _read(fields: arch.Fields) -> GPTConfig:
     arch.refuse(fields, "attention_bias", False)
     rope = arch.read_rope(fields)
-    base = rope.get("rope_theta", rope.get("rotary_emb_base", 10_000))
-    fraction = rope.get("partial_rotary_factor", rope.get("rotary_pct", 0.25))
+    base = rope.get("rope_theta") or rope.get("rotary_emb_base", 10_000)
+    fraction = rope.get("partial_rotary_factor") or rope.get("rotary_pct", 0.25)
     config = GPTConfig(
         vocab_size=arch.first(fields, "vocab_size"),
         num_layers=arch.first(fields, "num_hidden_layers"),

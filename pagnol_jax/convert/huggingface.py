@@ -77,7 +77,7 @@ def choose(config: GPTConfig) -> tuple[Architecture, GPTConfig]:
         for arch in ARCHITECTURES:
             if not _lacks(arch, equal):
                 return arch, equal
-    reasons = "; ".join(f"{a.name} has {_lacks(a, equal)[0]}" for a in ARCHITECTURES)
+    reasons = "; ".join(f"{a.name} needs {_lacks(a, equal)[0]}" for a in ARCHITECTURES)
     raise UserError(f"no Hugging Face architecture known here computes this model: {reasons}")
 
 
@@ -104,8 +104,13 @@ def _architecture_named(model_type: object, folder: Path) -> Architecture:
 def _read_config(arch: Architecture, fields: Fields) -> GPTConfig:
     dtype = fields.get("dtype") or fields.get("torch_dtype")
     try:
+        config = arch.read(fields)
+        # Sizes that follow from others are left to them, so that what we wrote is read as it was.
+        default_width = config.activation.width(config.d_model)
         return dataclasses.replace(
-            arch.read(fields),
+            config,
+            d_ff=None if config.d_ff == default_width else config.d_ff,
+            num_kv_heads=None if config.num_kv_heads == config.num_heads else config.num_kv_heads,
             tie_embeddings=bool(fields.get("tie_word_embeddings", arch.tied_by_default)),
             init_stddev=fields.get("initializer_range", 0.02),
             dtype="bfloat16" if dtype == "bfloat16" else "float32",

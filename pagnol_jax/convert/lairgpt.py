@@ -57,9 +57,9 @@ def read(path: str | Path, num_heads: int | None = None) -> tuple[GPTConfig, sto
 
 def write(path: str | Path, config: GPTConfig, params: store.Params) -> None:
     """Writes what LairGPT's `load_state_dict` takes. Raises UserError where LairGPT has no such model."""
-    for has, met in _NEEDS:
+    for need, met in _NEEDS:
         if not met(config):
-            raise UserError(f"LairGPT cannot express this model: it has {has}")
+            raise UserError(f"LairGPT cannot express this model: it needs {need}")
     weights = table.to_theirs(rows(config), params, config)
     weights[_BUFFER] = np.arange(config.max_length, dtype=np.int64)[None]
     tensors.write_torch(Path(path), weights)

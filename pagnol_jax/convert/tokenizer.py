@@ -8,6 +8,10 @@ and the space is a normaliser's work: `AutoTokenizer` then gives the same ids, a
 import json
 from typing import Any, NamedTuple
 
+import tokenizers
+
+from pagnol_jax.errors import UserError
+
 PAD, PARAGRAPH, DOCUMENT, NEWLINE = "<PAD>", "<EOS>", "<SEP>", "\n"
 
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -32,17 +36,19 @@ class Specials(NamedTuple):
 
 
 def specials(text: str) -> Specials:
-    """What a model needs to know of a tokenizer file."""
-    file = json.loads(text)
-    ids = dict(file["model"]["vocab"]) | {token["content"]: token["id"] for token in file["added_tokens"]}
-    return Specials(ids.get(PAD), ids.get(DOCUMENT), max(ids.values()) + 1)
+    """What a model needs to know of a tokenizer file. Raises UserError where it is none."""
+    try:
+        ids = tokenizers.Tokenizer.from_str(text).get_vocab(with_added_tokens=True)
+    except Exception as error:  # tokenizers raises bare Exception
+        raise UserError(f"the tokenizer file is not one: {str(error).splitlines()[0]}") from error
+    return Specials(ids.get(PAD), ids.get(DOCUMENT), max(ids.values(), default=-1) + 1)
 
 
 def to_huggingface(text: str) -> str:
-    """Our file -> theirs; a tokenizer of another layout is left as it is."""
-    file = json.loads(text)
+    """Our file -> theirs; another layout is left as it is. Raises UserError for no JSON object."""
+    file = _parse(text)
     byte_level = (file.get("pre_tokenizer") or {}).get("type") == "ByteLevel"
-    if not (byte_level and PARAGRAPH in file["model"]["vocab"] and file["normalizer"] is None):
+    if not (byte_level and PARAGRAPH in _vocab(file) and file.get("normalizer") is None):
         return text
     _rename(file, PARAGRAPH, NEWLINE, special=False)
     file |= {"normalizer": _PREFIX, "pre_tokenizer": _BYTE_LEVEL, "decoder": _DECODER}
@@ -51,12 +57,26 @@ def to_huggingface(text: str) -> str:
 
 def from_huggingface(text: str) -> str:
     """Inverse of `to_huggingface`."""
-    file = json.loads(text)
-    if not (file["normalizer"] == _PREFIX and NEWLINE in file["model"]["vocab"]):
+    file = _parse(text)
+    if not (file.get("normalizer") == _PREFIX and NEWLINE in _vocab(file)):
         return text
     _rename(file, NEWLINE, PARAGRAPH, special=True)
     file |= {"normalizer": None, "pre_tokenizer": _OUR_BYTE_LEVEL, "decoder": _OUR_BYTE_LEVEL}
     return json.dumps(file, ensure_ascii=False, indent=2)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    try:
+        file = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"the tokenizer file is not JSON: {error}") from error
+    if not isinstance(file, dict):
+        raise UserError("the tokenizer file is not a JSON object")
+    return file
+
+
+def _vocab(file: dict[str, Any]) -> Any:
+    return (file.get("model") or {}).get("vocab") or {}
 
 
 def _rename(file: dict[str, Any], old: str, new: str, special: bool) -> None:

@@ -5,6 +5,7 @@ float32 or bfloat16. No pickle, no torch.
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -69,8 +70,9 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
     return unflatten_dict(dict(flat), sep="/")
 
 
+@functools.lru_cache
 def shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """{path: shape} of every parameter, from the model itself; nothing is allocated."""
+    """{path: shape} of every parameter, from the model itself; nothing is allocated. Shared: not to be changed."""
     tree = jax.eval_shape(lambda: nn.unbox(gpt.init(config, jax.random.key(0))))
     return {path: leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}
 

@@ -1,4 +1,4 @@
-"""Logits of every architecture equal those of `transformers` on weights that it saved, and come back bit by bit."""
+"""Logits equal those of `transformers` on weights that it saved, and the weights come back bit by bit."""
 
 from pathlib import Path
 
@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from toy_models import VOCAB, assert_same_bits, our_greedy, our_logits, randomise, saved, their_logits, tokens
 from safetensors.numpy import load_file
+from toy_models import (
+    VOCAB,
+    assert_same_bits,
+    our_greedy,
+    our_logits,
+    random_params,
+    randomise,
+    saved,
+    their_logits,
+    tokens,
+)
 
 from pagnol_jax.convert import huggingface
+from pagnol_jax.models import positions
+from pagnol_jax.models.config import GPTConfig
 
 GPT2 = dict(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=40)
 NEOX = dict(
@@ -48,11 +60,16 @@ MODELS = {
     "falcon old multi-head": lambda: _falcon(multi_query=False, bias=True),
     "falcon 40b": lambda: _falcon(new_decoder_architecture=True, num_kv_heads=2),
     "falcon 11b": lambda: _falcon(
-        new_decoder_architecture=True, num_kv_heads=4, num_ln_in_parallel_attn=1, ffn_hidden_size=120,
+        new_decoder_architecture=True,
+        num_kv_heads=4,
+        num_ln_in_parallel_attn=1,
+        ffn_hidden_size=120,
         rope_parameters={"rope_type": "default", "rope_theta": 500042.0},
     ),  # fmt: skip
     "falcon rw": lambda: _falcon(alibi=True, parallel_attn=False, multi_query=False, bias=True),
-    "falcon multi-query in sequence": lambda: _falcon(parallel_attn=False, bias=True, tie_word_embeddings=False),
+    "falcon multi-query in sequence": lambda: _falcon(
+        parallel_attn=False, bias=True, tie_word_embeddings=False
+    ),
 }
 
 
@@ -80,7 +97,8 @@ def test_logits_equal_and_come_back(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "name", ["gpt2 pagnol", "neox pagnol xl", "neox parallel .25", "bloom 12 heads", "falcon 40b", "falcon rw"]
+    "name",
+    ["gpt2 pagnol", "neox pagnol xl", "neox parallel .25", "bloom 12 heads", "falcon 40b", "falcon rw"],
 )
 def test_exported_model_generates_the_same_tokens(name: str, tmp_path: Path):
     config, params = saved(randomise(MODELS[name](), seed=3), tmp_path / "theirs")
@@ -89,3 +107,20 @@ def test_exported_model_generates_the_same_tokens(name: str, tmp_path: Path):
     ids = tokens(length=6)
     theirs = model.generate(torch.from_numpy(ids), max_new_tokens=12, do_sample=False).numpy()
     np.testing.assert_array_equal(theirs, our_greedy(config, params, ids, 12))
+
+
+@pytest.mark.parametrize(
+    "position", [positions.none(), positions.learned(), positions.rotary()], ids=lambda p: p.name
+)
+@pytest.mark.parametrize(
+    "biases", [dict(use_bias=False), dict(norm_bias=False), dict(attention_bias=False)], ids=str
+)
+def test_what_is_absent_is_written_as_zeros(position, biases: dict, tmp_path: Path):
+    config = GPTConfig(VOCAB, 2, 24, 3, max_length=40, position=position, **biases)
+    params = random_params(config)
+    huggingface.write(tmp_path / "model", config, params)
+    model = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    ids = tokens()
+    np.testing.assert_allclose(
+        our_logits(config, params, ids), their_logits(model, ids), rtol=1e-5, atol=2e-5
+    )

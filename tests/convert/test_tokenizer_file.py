@@ -36,8 +36,18 @@ def theirs(request, ours: Path, tmp_path_factory):
 
 
 TEXTS = [
-    TEXT, "", " ", "\n", "\n\n", "a\n\n b\n", "  deux espaces", "Un\r\nretour", "tab\tulation", "œuvre 🎉 ½", "'l'été'",
-]  # fmt: skip
+    TEXT,
+    "",
+    " ",
+    "\n",
+    "\n\n",
+    "a\n\n b\n",
+    "  deux espaces",
+    "Un\r\nretour",
+    "tab\tulation",
+    "œuvre 🎉 ½",
+    "'l'été'",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)

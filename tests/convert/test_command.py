@@ -1,0 +1,102 @@
+"""`pagnol convert` from end to end, through its own entry point."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+from toy_models import assert_same_bits, random_params
+
+from pagnol_jax.cli import convert
+from pagnol_jax.cli.main import main
+from pagnol_jax.convert import formats
+from pagnol_jax.data.bpe import train_bpe
+from pagnol_jax.models import positions, store
+from pagnol_jax.models.config import GPTConfig
+
+CONFIG = GPTConfig(300, 2, 24, 3, max_length=7, dropout_rate=0.1)
+
+
+@pytest.fixture(autouse=True)
+def this_command_alone(monkeypatch):
+    monkeypatch.setattr("pagnol_jax.cli.main.COMMANDS", ("convert",))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    train_bpe(["Bonjour le monde, comment ça va ? Au revoir le monde."] * 3, 290).save(
+        tmp_path / "t/tokenizer.json"
+    )
+    store.save(tmp_path / "source", CONFIG, random_params(CONFIG), tmp_path / "t/tokenizer.json")
+    return tmp_path / "source"
+
+
+def test_choices_are_the_formats():
+    assert convert.FORMATS == tuple(formats.FORMATS)
+
+
+def test_around_the_formats(source: Path, tmp_path: Path, capsys):
+    """pagnol -> Hugging Face -> LairGPT -> pagnol: configuration, bits and tokenizer are the same."""
+    gpt2, pt, back = tmp_path / "gpt2", tmp_path / "lair" / "pagnol.pt", tmp_path / "back"
+    assert main(["convert", str(source), str(gpt2), "--to", "huggingface"]) == 0
+    out = capsys.readouterr().out
+    assert "2 layers, width 24, 3 heads, learned positions" in out and "a tokenizer" in out
+    assert f"{CONFIG.parameters():,} parameters in {len(store.shapes(CONFIG))} float32 tensors" in out
+    assert f"wrote {gpt2} (Hugging Face GPT2LMHeadModel)" in out
+    assert main(["convert", str(gpt2), str(pt), "--to", "lairgpt"]) == 0
+    assert main(["convert", str(pt), str(back), "--to", "pagnol", "--num_heads", "3"]) == 0
+    (one, params, tokenizer), (two, again, copy) = store.load(source), store.load(back)
+    assert one == two == CONFIG
+    assert_same_bits(params, again)
+    assert tokenizer and copy
+    assert formats.huggingface.tokenizer.to_huggingface(tokenizer.read_text("utf-8")) == (
+        formats.huggingface.tokenizer.to_huggingface(copy.read_text("utf-8"))
+    )
+
+
+def test_run_folder(tmp_path: Path, monkeypatch, capsys):
+    checkpoint = pytest.importorskip("pagnol_jax.train.checkpoint")
+    if not hasattr(checkpoint, "load_run"):
+        pytest.skip("runs cannot be loaded yet")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    params = random_params(CONFIG)
+    monkeypatch.setattr(checkpoint, "load_run", lambda folder: (CONFIG, params, None))
+    assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out"), "--to", "pagnol"]) == 0
+    assert "(run)" in capsys.readouterr().out
+    assert_same_bits(store.load(tmp_path / "out")[1], params)
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("nowhere", "no such file or folder"),
+        ("empty", "neither a run folder"),
+        ("note.txt", "not a file of torch"),
+    ],
+)
+def test_bad_source(source: str, message: str, tmp_path: Path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "note.txt").write_text("bonjour")
+    assert main(["convert", str(tmp_path / source), str(tmp_path / "out"), "--to", "pagnol"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("pagnol: error: ") and message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_existing_destination(source: Path, capsys):
+    assert main(["convert", str(source), str(source), "--to", "huggingface"]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_inexpressible(tmp_path: Path, capsys):
+    config = GPTConfig(13, 1, 24, 3, position=positions.rotary())
+    store.save(tmp_path / "xl", config, random_params(config))
+    assert main(["convert", str(tmp_path / "xl"), str(tmp_path / "xl.pt"), "--to", "lairgpt"]) == 2
+    assert "LairGPT cannot express this model: it needs learned positions" in capsys.readouterr().err
+
+
+def test_parser_stands_alone():
+    parser = argparse.ArgumentParser()
+    convert.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["convert", "a", "b", "--to", "lairgpt"])
+    assert (args.source, args.dest, args.num_heads) == (Path("a"), Path("b"), None)
