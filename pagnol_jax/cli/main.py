@@ -38,11 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"pagnol: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except OSError as error:  # a full disk, a folder that may not be written: the system's own words
+        print(f"pagnol: error: {error.strerror or error}: {error.filename or 'output'}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -56,24 +56,28 @@ class Checkpoints:
     def restore(self, abstract: State) -> tuple[State, dict[str, Any]] | None:
         """The newest checkpoint that is whole, on the shardings of `abstract`, and its note; None if there is none.
 
-        A damaged one is told on stderr and moved to `damaged/` beside the folder. Raises UserError if all are.
+        A damaged one is told on stderr and moved to `damaged/` beside the folder. Raises UserError if all are,
+        or if they hold another kind of state (another optimiser, say).
         """
         steps = sorted(self.manager.all_steps(), reverse=True)
         for step in steps:
             try:
                 return self._restore(step, abstract)
-            except Exception as error:
+            except UserError:
+                raise
+            except Exception as error:  # whatever orbax, tensorstore or a checksum find wrong with it
                 self._set_aside(step, error)
         if steps:
             raise UserError(f"no checkpoint under {self.folder} is readable: all were moved to damaged/")
         return None
 
     def _restore(self, step: int, abstract: State) -> tuple[State, dict[str, Any]]:
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), note=ocp.args.JsonRestore())
-        restored = self.manager.restore(step, args=args)
-        note = verified(restored.note)
-        compare(note["checksums"], checksums(restored.state))
-        return restored.state, note
+        note = verified(self.manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore())).note)
+        if set(note["checksums"]) != set(_paths(abstract)):
+            raise UserError(f"checkpoint {step} of {self.folder} holds another model or optimiser than configured")
+        state = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
+        compare(note["checksums"], checksums(state))
+        return state, note
 
     def _set_aside(self, step: int, error: Exception) -> None:
         print(f"pagnol: checkpoint {step} is damaged ({one_line(error)}); trying the one before", file=sys.stderr)
@@ -102,8 +106,12 @@ def _bit_sum(x: jax.Array) -> jax.Array:
 
 def checksums(tree: Any) -> dict[str, int]:
     """{path: 32-bit sum} of every array of a tree, computed where the arrays live."""
-    sums = jax.device_get(_sums(tree))
-    return {jax.tree_util.keystr(path): int(s) for path, s in jax.tree_util.tree_leaves_with_path(sums)}
+    return {path: int(s) for path, s in _paths(jax.device_get(_sums(tree))).items()}
+
+
+def _paths(tree: Any) -> dict[str, Any]:
+    """{path: leaf} of a tree."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def compare(expected: dict[str, int], found: dict[str, int]) -> None:

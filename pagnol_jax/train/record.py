@@ -5,7 +5,7 @@ run.json           what was trained on what, by which versions: units in the nam
 tokenizer.json     the tokenizer, so that the run can speak
 metrics.jsonl      losses by step; a pure function of the configuration, cut back to the checkpoint on resume
 speed.jsonl        what depends on the machine: tokens/s and share of its matmul peak
-checkpoints/ tensorboard/
+checkpoints/, tensorboard/
 """
 
 import importlib.metadata
@@ -13,12 +13,11 @@ import json
 import os
 import platform
 import shutil
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from pagnol_jax.errors import UserError
+from pagnol_jax.train.tensorboard import TensorBoard
 
 PACKAGES = ("pagnol_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run must share with its folder; anything else (more steps, other evaluations) may change.
@@ -91,23 +90,17 @@ def _step(line: str) -> float:
 
 
 class Log:
-    """Appends to metrics.jsonl and speed.jsonl, and mirrors both in TensorBoard from a thread of its own."""
+    """Appends to metrics.jsonl and speed.jsonl, and mirrors both in TensorBoard."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._files = {name: (folder.path / f"{name}.jsonl").open("a") for name in ("metrics", "speed")}
-        # TensorFlow takes seconds to import: the first task of the thread does it, training does not wait.
-        self._thread = ThreadPoolExecutor(1, "tensorboard")
-        self._writer = self._thread.submit(_tensorboard, str(folder.path / "tensorboard"))
+        self._tensorboard = TensorBoard(folder.path / "tensorboard")
 
     def write(self, file: str, prefix: str, line: dict[str, Any]) -> None:
         """One line of `file` ('metrics' or 'speed'); its numbers go to TensorBoard as prefix/name."""
         self._files[file].write(json.dumps(line, ensure_ascii=False) + "\n")
-        scalars = {f"{prefix}/{k}": v for k, v in line.items() if isinstance(v, float)}
-        self._thread.submit(self._mirror, line["step"], scalars)
-
-    def _mirror(self, step: int, scalars: dict[str, float]) -> None:
-        if writer := self._writer.result():
-            writer.write_scalars(step, scalars)
+        scalars = {f"{prefix}/{name}": value for name, value in line.items() if isinstance(value, float)}
+        self._tensorboard.write(line["step"], scalars)
 
     def flush(self) -> None:
         """Returns when every line is on disk."""
@@ -116,21 +109,8 @@ class Log:
             os.fsync(file.fileno())
 
     def close(self) -> None:
+        """Flushes and closes."""
         self.flush()
-        self._thread.submit(lambda: self._writer.result() and self._writer.result().close())
-        self._thread.shutdown()
+        self._tensorboard.close()
         for file in self._files.values():
             file.close()
-
-
-def _tensorboard(folder: str) -> Any:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import tensorflow as tf
-
-        tf.config.set_visible_devices([], "GPU")
-        from clu import metric_writers
-    except ImportError:
-        print("pagnol: no TensorBoard log: TensorFlow is not installed (extra 'data')", file=sys.stderr)
-        return None
-    return metric_writers.SummaryWriter(folder)
