@@ -1,39 +1,18 @@
 """One attention, from multi-query to multi-head, over packed, prefixed or cached sequences."""
 
+from typing import Any
+
 import flax.linen as nn
-import flax.struct
 import jax
 import jax.numpy as jnp
 
+from pagnol_jax.models.cache import Cache
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.models.layers import Linear, residual_stddev
 from pagnol_jax.models.masks import Mask
 from pagnol_jax.sharding.rules import constrain
 
 QUERY_BLOCK = 256
-
-
-@flax.struct.dataclass
-class Cache:
-    """Keys and values of every layer, [L, B, S, K, D], and the slot where the next token goes (scalar int32)."""
-
-    key: jax.Array
-    value: jax.Array
-    index: jax.Array
-
-    @classmethod
-    def empty(cls, config: GPTConfig, batch_size: int, slots: int) -> "Cache":
-        shape = (config.num_layers, batch_size, slots, config.kv_heads, config.head_dim)
-        zeros = jnp.zeros(shape, config.dtype)
-        return cls(zeros, zeros, jnp.zeros((), jnp.int32))
-
-    def write(self, layer: jax.Array, key: jax.Array, value: jax.Array) -> "Cache":
-        """Puts key and value [B, T, K, D] of `layer` at slots index..index+T-1; `index` itself stays."""
-        start = (layer, 0, self.index, 0, 0)
-        return self.replace(
-            key=jax.lax.dynamic_update_slice(self.key, key[None], start),
-            value=jax.lax.dynamic_update_slice(self.value, value[None], start),
-        )
 
 
 def attend(
@@ -52,7 +31,9 @@ def attend(
     kv_heads = key.shape[2]
     groups = heads // kv_heads
     query = (
-        (query * head_dim**-0.5).reshape(batch, length, kv_heads, groups, head_dim).transpose(0, 2, 3, 1, 4)
+        (query * head_dim**-0.5)
+        .reshape(batch, length, kv_heads, groups, head_dim)
+        .transpose(0, 2, 3, 1, 4)
     )
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)  # [B, K, S, D]
     slopes = None if slopes is None else slopes.reshape(kv_heads, groups, 1, 1)
@@ -71,7 +52,9 @@ def attend(
 
 def _attend_block(query, key, value, allowed, slots, slopes):
     """query [B, K, G, T, D], key and value [B, K, S, D], allowed [B or 1, T, S] -> [B, K, G, T, D]."""
-    scores = jnp.einsum("bkgtd,bksd->bkgts", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum(
+        "bkgtd,bksd->bkgts", query, key, preferred_element_type=jnp.float32
+    )
     if slopes is not None:
         distance = slots[0][:, None] - slots[1][None, :]
         scores = scores - slopes * distance.astype(jnp.float32)
@@ -81,36 +64,53 @@ def _attend_block(query, key, value, allowed, slots, slopes):
 
 
 class Attention(nn.Module):
-    """x [B, T, d_model] -> [B, T, d_model]; with a cache, also the cache with this layer's keys and values."""
+    """x [B, T, d_model] -> [B, T, d_model]; with a cache (and `layer` an int), also the cache
+    with this layer's keys and values."""
 
     config: GPTConfig
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, positions: jax.Array, mask: Mask, layer: jax.Array, cache: Cache | None
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        mask: Mask,
+        layer: Any,
+        cache: Cache | None,
     ) -> tuple[jax.Array, Cache | None]:
         c = self.config
 
         def project(name: str, heads: int, axis: str) -> jax.Array:
             axes = ("embed", axis, "head_dim")
             shape = (heads, c.head_dim)
-            y = Linear((c.d_model,), shape, axes, c.qkv_bias, c.init_stddev, c.dtype, name=name)(x)
+            y = Linear(
+                (c.d_model,), shape, axes, c.qkv_bias, c.init_stddev, c.dtype, name=name
+            )(x)
             return constrain(y, "batch", "length", axis, "head_dim")
 
         query = project("query", c.num_heads, "heads")
         key = project("key", c.kv_heads, "kv_heads")
         value = project("value", c.kv_heads, "kv_heads")
         if c.position.rotate:
-            query, key = c.position.rotate(query, positions), c.position.rotate(key, positions)
-        slopes = c.position.slopes(c.num_heads) if c.position.slopes else None
-        offset: jax.Array | int = 0
-        if cache is not None:
-            offset, cache = cache.index, cache.write(layer, key, value)
-            key, value = (
-                jax.lax.dynamic_index_in_dim(a, layer, keepdims=False) for a in (cache.key, cache.value)
+            query, key = (
+                c.position.rotate(query, positions),
+                c.position.rotate(key, positions),
             )
-        out = attend(query, key, value, mask, slopes, offset)
+        slopes = c.position.slopes(c.num_heads) if c.position.slopes else None
+        if cache is None:
+            out = attend(query, key, value, mask, slopes)
+        else:
+            cache = cache.write(layer, key, value)
+            out = cache.attend(layer, query, mask, slopes)
         axes = ("heads", "head_dim", "embed")
         shape = (c.num_heads, c.head_dim)
-        out = Linear(shape, (c.d_model,), axes, c.use_bias, residual_stddev(c), c.dtype, name="out")(out)
+        out = Linear(
+            shape,
+            (c.d_model,),
+            axes,
+            c.use_bias,
+            residual_stddev(c),
+            c.dtype,
+            name="out",
+        )(out)
         return out, cache
