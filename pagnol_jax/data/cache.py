@@ -117,7 +117,8 @@ def training_texts(mixture: Mixture, progress: Any) -> Iterator[str]:
         name = min(taken, key=lambda name: taken[name])
         text = next(readers[name], None)
         if text is None:
-            del taken[name]
+            if not taken.pop(name):
+                raise _empty(mixture, name)
             continue
         taken[name] += len(text.encode())
         progress.update(len(text.encode()))
@@ -177,7 +178,11 @@ def _check_filled(mixture: Mixture, corpora: dict[str, Any]) -> None:
     for name, corpus in corpora.items():
         documents = {s: sum(record["documents"] for record in corpus["splits"][s]) for s in SPLITS}
         if not documents["train"]:
-            raise UserError(f"corpus {name!r} is empty: no text in {mixture.corpora[name].definition}")
+            raise _empty(mixture, name)
         if not documents["validation"]:
             held = f"none of {documents['train']} documents fell in the held-out {mixture.holdout:.2%}"
             raise UserError(f"corpus {name!r}: {held}: raise holdout or give a validation corpus")
+
+
+def _empty(mixture: Mixture, name: str) -> UserError:
+    return UserError(f"corpus {name!r} is empty: no text to train on in {mixture.corpora[name].definition}")

@@ -8,7 +8,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pagnol_jax.errors import UserError
 
@@ -131,7 +131,7 @@ def _chunks(path: str) -> Iterator[bytes]:
         yield from _DECOMPRESS.get(Path(path).suffix, _plain)(file)
 
 
-def _plain(file: IO[bytes]) -> Iterator[bytes]:
+def _plain(file: BinaryIO | gzip.GzipFile | lzma.LZMAFile) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         yield chunk
 

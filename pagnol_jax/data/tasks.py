@@ -82,12 +82,17 @@ def make_task(mixture: Mixture, corpus: str, tokenizer: Tokenizer) -> Any:
     vocabulary = ByteLevelVocabulary(tokenizer)
     feature = seqio.Feature(vocabulary, add_eos=False, dtype=tf.int32)
     return seqio.Task(
-        f"{mixture.name}_{corpus}".replace("-", "_"),
+        seqio_name(f"{mixture.name}_{corpus}"),
         source=CorpusSource(mixture, corpus),
         output_features={"targets": feature},
         shuffle_buffer_size=1000,
         preprocessors=[functools.partial(tokenise, vocabulary=vocabulary)],
     )
+
+
+def seqio_name(name: str) -> str:
+    """A name as seqio allows it."""
+    return name.replace("-", "_")
 
 
 def add_mixture(mixture: Mixture, tokenizer: Tokenizer) -> Any:
@@ -97,4 +102,4 @@ def add_mixture(mixture: Mixture, tokenizer: Tokenizer) -> Any:
     for task in tasks.values():
         seqio.TaskRegistry.add_provider(task.name, task)
     rated = [(tasks[name].name, float(rate)) for name, rate in mixture.rates.items()]
-    return seqio.MixtureRegistry.add(mixture.name, rated)
+    return seqio.MixtureRegistry.add(seqio_name(mixture.name), rated)

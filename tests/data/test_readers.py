@@ -7,7 +7,15 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from pagnol_jax.data.corpora import cc100, files, find_files, held_out, jsonl, parquet, text
+from pagnol_jax.data.corpora import (
+    cc100,
+    files,
+    find_files,
+    held_out,
+    jsonl,
+    parquet,
+    text,
+)
 from pagnol_jax.data.readers import Shard, read_cc100, read_jsonl, read_parquet
 from pagnol_jax.errors import UserError
 
