@@ -1,6 +1,7 @@
 """Reading gin files for a command: where they are looked up, and their errors in one line."""
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,17 +27,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse(files: Sequence[str], bindings: Sequence[str]) -> None:
-    """Clears gin and reads files, then bindings. Raises UserError, in one line, for whatever gin refuses."""
+def parse(files: Sequence[str], bindings: Sequence[str], whole: bool = True) -> None:
+    """Clears gin and reads files, then bindings. `whole`: every macro must be bound by now.
+
+    Raises UserError, in one line, for whatever gin refuses.
+    """
     import gin
 
     gin.clear_config()
     for folder in SEARCH_PATH:
         gin.add_config_file_search_path(str(folder))
+    logging.disable(logging.ERROR)  # gin reports each folder of the search path that does not have a file
     try:
-        gin.parse_config_files_and_bindings(list(files), list(bindings))
+        gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=whole)
     except (OSError, SyntaxError, ValueError, RuntimeError, ImportError, AttributeError, LookupError) as error:
         raise UserError(f"gin: {_first_line(error)}") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def call(function, **arguments):

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Exit status of the first rung that did not finish, else 0."""
     import gin
 
-    gin_files.parse(args.gin_file, args.gin_bindings)
+    gin_files.parse(args.gin_file, args.gin_bindings, whole=False)
     try:
         rungs = gin.query_parameter("RUNGS/macro.value")
     except ValueError:
