@@ -72,7 +72,7 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
 
 @functools.lru_cache
 def shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """{path: shape} of every parameter, from the model itself; nothing is allocated. Shared: not to be changed."""
+    """{path: shape} of every parameter, asked of the model itself; nothing is allocated."""
     tree = jax.eval_shape(lambda: nn.unbox(gpt.init(config, jax.random.key(0))))
     return {path: leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}
 

@@ -88,6 +88,13 @@ def test_existing_destination(source: Path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+def test_another_tokenizer_is_not_overwritten(source: Path, tmp_path: Path, capsys):
+    (tmp_path / "tokenizer.json").write_text("another")
+    assert main(["convert", str(source), str(tmp_path / "pagnol.pt"), "--to", "lairgpt"]) == 2
+    assert "another tokenizer" in capsys.readouterr().err
+    assert (tmp_path / "tokenizer.json").read_text() == "another" and not (tmp_path / "pagnol.pt").exists()
+
+
 def test_inexpressible(tmp_path: Path, capsys):
     config = GPTConfig(13, 1, 24, 3, position=positions.rotary())
     store.save(tmp_path / "xl", config, random_params(config))
