@@ -48,11 +48,11 @@ def read(source: Path, num_heads: int | None) -> tuple[str, Weights]:
     from pagnol_jax.convert import formats
 
     if (source / "run.json").is_file():
-        from pagnol_jax.train.checkpoint import load_run
+        from pagnol_jax.train.load import load_run
 
         config, params, tokenizer = load_run(source)
         return "run", formats.Weights(
-            config, params, Path(tokenizer).read_text("utf-8") if tokenizer else None
+            config, params, tokenizer.read_text("utf-8") if tokenizer.exists() else None
         )
     format = formats.detect(source)
     return format.title, format.read(source, num_heads)

@@ -1,8 +1,11 @@
 """`pagnol convert` from end to end, through its own entry point."""
 
 import argparse
+import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 from toy_models import assert_same_bits, random_params
 
@@ -12,6 +15,9 @@ from pagnol_jax.convert import formats
 from pagnol_jax.data.bpe import train_bpe
 from pagnol_jax.models import positions, store
 from pagnol_jax.models.config import GPTConfig
+from pagnol_jax.train.checkpoint import Checkpoints
+from pagnol_jax.train.record import RunFolder
+from pagnol_jax.train.step import State
 
 CONFIG = GPTConfig(300, 2, 24, 3, max_length=7, dropout_rate=0.1)
 
@@ -53,17 +59,28 @@ def test_around_the_formats(source: Path, tmp_path: Path, capsys):
     )
 
 
-def test_run_folder(tmp_path: Path, monkeypatch, capsys):
-    checkpoint = pytest.importorskip("pagnol_jax.train.checkpoint")
-    if not hasattr(checkpoint, "load_run"):
-        pytest.skip("runs cannot be loaded yet")
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/run.json").write_text("{}")
-    params = random_params(CONFIG)
-    monkeypatch.setattr(checkpoint, "load_run", lambda folder: (CONFIG, params, None))
+def test_run_folder(source: Path, tmp_path: Path, capsys):
+    """What a run saved, optimiser state and all, comes out as a model with its tokenizer."""
+    params, folder = random_params(CONFIG), RunFolder(tmp_path / "run")
+    folder.open({"model": CONFIG.to_json()}, source / "tokenizer.json", config="")
+    checkpoints = Checkpoints(folder.checkpoints)
+    checkpoints.save(
+        State(jnp.ones((), jnp.int32), jax.tree.map(jnp.asarray, params), {"mu": jnp.ones(3)}), {}
+    )
+    checkpoints.wait()
+    checkpoints.close()
     assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out"), "--to", "pagnol"]) == 0
     assert "(run)" in capsys.readouterr().out
-    assert_same_bits(store.load(tmp_path / "out")[1], params)
+    config, again, tokenizer = store.load(tmp_path / "out")
+    assert config == CONFIG and tokenizer
+    assert tokenizer.read_text("utf-8") == (source / "tokenizer.json").read_text("utf-8")
+    assert_same_bits(again, params)
+
+
+def test_run_without_checkpoint(tmp_path: Path, capsys):
+    (tmp_path / "run.json").write_text(json.dumps({"model": CONFIG.to_json()}))
+    assert main(["convert", str(tmp_path), str(tmp_path / "out"), "--to", "pagnol"]) == 2
+    assert "no checkpoint can be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
