@@ -115,7 +115,7 @@ def read_safetensors(path: Path) -> Flat:
         raise UserError(f"{path}: no such file")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not iterable itself)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a whole safetensors file: {error}") from error
 

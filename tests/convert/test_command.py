@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from toy_models import assert_same_bits, random_params
+from convert.toy_models import assert_same_bits, random_params
 
 from pagnol_jax.cli import convert
 from pagnol_jax.cli.main import main
@@ -37,7 +37,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_choices_are_the_formats():
-    assert convert.FORMATS == tuple(formats.FORMATS)
+    assert tuple(formats.FORMATS) == convert.FORMATS
 
 
 def test_around_the_formats(source: Path, tmp_path: Path, capsys):
@@ -45,7 +45,8 @@ def test_around_the_formats(source: Path, tmp_path: Path, capsys):
     gpt2, pt, back = tmp_path / "gpt2", tmp_path / "lair" / "pagnol.pt", tmp_path / "back"
     assert main(["convert", str(source), str(gpt2), "--to", "huggingface"]) == 0
     out = capsys.readouterr().out
-    assert "2 layers, width 24, 3 heads, learned positions" in out and "a tokenizer" in out
+    assert "2 layers, width 24, 3 heads, learned positions" in out
+    assert "a tokenizer" in out
     assert f"{CONFIG.parameters():,} parameters in {len(store.shapes(CONFIG))} float32 tensors" in out
     assert f"wrote {gpt2} (Hugging Face GPT2LMHeadModel)" in out
     assert main(["convert", str(gpt2), str(pt), "--to", "lairgpt"]) == 0
@@ -53,7 +54,8 @@ def test_around_the_formats(source: Path, tmp_path: Path, capsys):
     (one, params, tokenizer), (two, again, copy) = store.load(source), store.load(back)
     assert one == two == CONFIG
     assert_same_bits(params, again)
-    assert tokenizer and copy
+    assert tokenizer
+    assert copy
     assert formats.huggingface.tokenizer.to_huggingface(tokenizer.read_text("utf-8")) == (
         formats.huggingface.tokenizer.to_huggingface(copy.read_text("utf-8"))
     )
@@ -72,7 +74,8 @@ def test_run_folder(source: Path, tmp_path: Path, capsys):
     assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out"), "--to", "pagnol"]) == 0
     assert "(run)" in capsys.readouterr().out
     config, again, tokenizer = store.load(tmp_path / "out")
-    assert config == CONFIG and tokenizer
+    assert config == CONFIG
+    assert tokenizer
     assert tokenizer.read_text("utf-8") == (source / "tokenizer.json").read_text("utf-8")
     assert_same_bits(again, params)
 
@@ -84,7 +87,7 @@ def test_run_without_checkpoint(tmp_path: Path, capsys):
 
 
 @pytest.mark.parametrize(
-    "source, message",
+    ("source", "message"),
     [
         ("nowhere", "no such file or folder"),
         ("empty", "neither a run folder"),
@@ -96,7 +99,9 @@ def test_bad_source(source: str, message: str, tmp_path: Path, capsys):
     (tmp_path / "note.txt").write_text("bonjour")
     assert main(["convert", str(tmp_path / source), str(tmp_path / "out"), "--to", "pagnol"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("pagnol: error: ") and message in error and error.count("\n") == 1
+    assert error.startswith("pagnol: error: ")
+    assert message in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -109,7 +114,8 @@ def test_another_tokenizer_is_not_overwritten(source: Path, tmp_path: Path, caps
     (tmp_path / "tokenizer.json").write_text("another")
     assert main(["convert", str(source), str(tmp_path / "pagnol.pt"), "--to", "lairgpt"]) == 2
     assert "another tokenizer" in capsys.readouterr().err
-    assert (tmp_path / "tokenizer.json").read_text() == "another" and not (tmp_path / "pagnol.pt").exists()
+    assert (tmp_path / "tokenizer.json").read_text() == "another"
+    assert not (tmp_path / "pagnol.pt").exists()
 
 
 def test_inexpressible(tmp_path: Path, capsys):

@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from convert.toy_models import assert_same_bits, random_params
 from safetensors.numpy import load_file, save_file
-from toy_models import assert_same_bits, random_params
 
 from pagnol_jax.convert import huggingface
 from pagnol_jax.errors import UserError
@@ -48,14 +48,14 @@ def _assert_reads(folder: Path) -> None:
     assert_same_bits(params, PARAMS)
 
 
-@pytest.mark.parametrize("name, write", [(WEIGHTS, save_file), ("pytorch_model.bin", _save_torch)])
+@pytest.mark.parametrize(("name", "write"), [(WEIGHTS, save_file), ("pytorch_model.bin", _save_torch)])
 def test_shards(folder: Path, name: str, write):
     where = _shard(folder, name, write)
     _assert_reads(folder)
     (folder / f"{name}.index.json").write_text(
         json.dumps({"weight_map": where | {"lost.weight": where.popitem()[1]}})
     )
-    with pytest.raises(UserError, match="no shard holds lost.weight"):
+    with pytest.raises(UserError, match=r"no shard holds lost\.weight"):
         huggingface.read(folder)
     (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
     with pytest.raises(UserError, match="outside its folder"):
@@ -154,20 +154,20 @@ def test_scaled_rotary_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "change, reason",
+    ("change", "reason"),
     [
-        (dict(activation=activations.swiglu()), "GPT2LMHeadModel needs GELU"),
-        (dict(num_kv_heads=1), "GPT2LMHeadModel needs as many key heads as query heads"),
-        (dict(position=positions.alibi()), "BloomForCausalLM needs an embedding norm"),
-        (dict(position=positions.rotary(fraction=0.4)), "GPTNeoXForCausalLM needs an even number"),
+        ({"activation": activations.swiglu()}, "GPT2LMHeadModel needs GELU"),
+        ({"num_kv_heads": 1}, "GPT2LMHeadModel needs as many key heads as query heads"),
+        ({"position": positions.alibi()}, "BloomForCausalLM needs an embedding norm"),
+        ({"position": positions.rotary(fraction=0.4)}, "GPTNeoXForCausalLM needs an even number"),
         (
-            dict(position=positions.rotary(), num_kv_heads=2),
+            {"position": positions.rotary(), "num_kv_heads": 2},
             "FalconForCausalLM needs grouped heads in parallel",
         ),
     ],
 )
 def test_refusals(change: dict, reason: str, tmp_path: Path):
-    config = GPTConfig(**(dict(vocab_size=13, num_layers=1, d_model=32, num_heads=4) | change))
+    config = GPTConfig(**({"vocab_size": 13, "num_layers": 1, "d_model": 32, "num_heads": 4} | change))
     with pytest.raises(UserError, match=reason):
         huggingface.write(tmp_path / "model", config, random_params(config))
     assert not list(tmp_path.iterdir())

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-from safetensors.numpy import load_file
-from toy_models import (
+from convert.toy_models import (
     VOCAB,
     assert_same_bits,
     our_greedy,
@@ -18,18 +17,19 @@ from toy_models import (
     their_logits,
     tokens,
 )
+from safetensors.numpy import load_file
 
 from pagnol_jax.convert import huggingface
 from pagnol_jax.models import positions
 from pagnol_jax.models.config import GPTConfig
 
-GPT2 = dict(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=40)
-NEOX = dict(
-    vocab_size=VOCAB, hidden_size=48, num_hidden_layers=2, num_attention_heads=3, intermediate_size=100,
-    max_position_embeddings=40,
-)  # fmt: skip
-BLOOM = dict(vocab_size=VOCAB, hidden_size=48, n_layer=2)
-FALCON = dict(vocab_size=VOCAB, hidden_size=64, num_hidden_layers=2, num_attention_heads=8)
+GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40}
+NEOX = {
+    "vocab_size": VOCAB, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 100,
+    "max_position_embeddings": 40,
+}  # fmt: skip
+BLOOM = {"vocab_size": VOCAB, "hidden_size": 48, "n_layer": 2}
+FALCON = {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8}
 
 
 def _neox(parallel: bool, fraction: float, **more):
@@ -56,7 +56,7 @@ MODELS = {
     "bloom 8 heads untied": lambda: hf.BloomForCausalLM(
         hf.BloomConfig(**BLOOM, n_head=8, tie_word_embeddings=False)
     ),
-    "falcon 7b": lambda: _falcon(),
+    "falcon 7b": _falcon,
     "falcon old multi-head": lambda: _falcon(multi_query=False, bias=True),
     "falcon 40b": lambda: _falcon(new_decoder_architecture=True, num_kv_heads=2),
     "falcon 11b": lambda: _falcon(
@@ -65,7 +65,7 @@ MODELS = {
         num_ln_in_parallel_attn=1,
         ffn_hidden_size=120,
         rope_parameters={"rope_type": "default", "rope_theta": 500042.0},
-    ),  # fmt: skip
+    ),
     "falcon rw": lambda: _falcon(alibi=True, parallel_attn=False, multi_query=False, bias=True),
     "falcon multi-query in sequence": lambda: _falcon(
         parallel_attn=False, bias=True, tie_word_embeddings=False
@@ -113,7 +113,7 @@ def test_exported_model_generates_the_same_tokens(name: str, tmp_path: Path):
     "position", [positions.none(), positions.learned(), positions.rotary()], ids=lambda p: p.name
 )
 @pytest.mark.parametrize(
-    "biases", [dict(use_bias=False), dict(norm_bias=False), dict(attention_bias=False)], ids=str
+    "biases", [{"use_bias": False}, {"norm_bias": False}, {"attention_bias": False}], ids=str
 )
 def test_what_is_absent_is_written_as_zeros(position, biases: dict, tmp_path: Path):
     config = GPTConfig(VOCAB, 2, 24, 3, max_length=40, position=position, **biases)

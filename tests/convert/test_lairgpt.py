@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from convert.toy_models import assert_same_bits, our_logits, random_params, randomise, tokens
 from torch import nn
-from toy_models import assert_same_bits, our_logits, random_params, randomise, tokens
 
 from pagnol_jax.convert import huggingface, lairgpt
 from pagnol_jax.errors import UserError
@@ -97,7 +97,7 @@ def test_to_hugging_face_and_back(file: Path, tmp_path: Path):
     assert_same_bits(params, same)
 
 
-@pytest.mark.parametrize("width, heads", [(768, 12), (1024, 16), (1280, 20), (1600, 25)])
+@pytest.mark.parametrize(("width", "heads"), [(768, 12), (1024, 16), (1280, 20), (1600, 25)])
 def test_heads_follow_from_pagnol_widths(width: int, heads: int):
     found = {"embedding.weight": np.zeros((5, width)), "positional_encoder.wpe.weight": np.zeros((7, width))}
     config = lairgpt.infer_config(found | {"layers.0.attn_norm.weight": np.zeros(width)})
@@ -153,26 +153,27 @@ def test_no_code_in_a_file_runs(tmp_path: Path, capsys):
     torch.save({"embedding.weight": Payload()}, tmp_path / "bad.pt")
     with pytest.raises(UserError, match="not a file of torch tensors alone") as error:
         lairgpt.read(tmp_path / "bad.pt", HEADS)
-    assert "\n" not in str(error.value) and "ran" not in capsys.readouterr().out
+    assert "\n" not in str(error.value)
+    assert "ran" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 truncated", b"hello"])
 def test_corrupt_file(content: bytes, tmp_path: Path):
     (tmp_path / "bad.pt").write_bytes(content)
-    with pytest.raises(UserError, match="bad.pt"):
+    with pytest.raises(UserError, match=r"bad\.pt"):
         lairgpt.read(tmp_path / "bad.pt", HEADS)
 
 
 @pytest.mark.parametrize(
-    "change, reason",
+    ("change", "reason"),
     [
-        (dict(position=positions.rotary()), "learned positions"),
-        (dict(tie_embeddings=True), "an untied head"),
-        (dict(activation=activations.gelu_tanh()), "exact GELU"),
-        (dict(num_kv_heads=1), "as many key heads"),
-        (dict(parallel=True), "blocks in sequence"),
-        (dict(norm_epsilon=1e-6), "epsilon"),
-        (dict(d_ff=24), "feed-forward"),
+        ({"position": positions.rotary()}, "learned positions"),
+        ({"tie_embeddings": True}, "an untied head"),
+        ({"activation": activations.gelu_tanh()}, "exact GELU"),
+        ({"num_kv_heads": 1}, "as many key heads"),
+        ({"parallel": True}, "blocks in sequence"),
+        ({"norm_epsilon": 1e-6}, "epsilon"),
+        ({"d_ff": 24}, "feed-forward"),
     ],
 )
 def test_refusals(change: dict, reason: str, tmp_path: Path):

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from convert.toy_models import assert_same_bits, random_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_models import assert_same_bits, random_params
 
 from pagnol_jax.convert import huggingface, lairgpt, table
 from pagnol_jax.errors import UserError
@@ -45,13 +45,13 @@ def _rows(name: str | None, config: GPTConfig) -> list[table.Row]:
     return arch.rows(config)
 
 
-@pytest.mark.parametrize("name, config", EXPRESSED)
+@pytest.mark.parametrize(("name", "config"), EXPRESSED)
 def test_every_parameter_has_one_row(name, config):
     paths = [path for row in _rows(name, config) for path in row.ours]
     assert sorted(paths) == sorted(store.shapes(config))
 
 
-@pytest.mark.parametrize("name, config", EXPRESSED)
+@pytest.mark.parametrize(("name", "config"), EXPRESSED)
 def test_round_trip_of_bits(name, config):
     rows, params = _rows(name, config), random_params(config)
     theirs = table.to_theirs(rows, params, config)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import transformers as hf
+from convert.toy_models import random_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_models import random_params
 
 from pagnol_jax.convert import huggingface, tokenizer
 from pagnol_jax.data.bpe import train_bpe
@@ -71,9 +71,11 @@ def test_special_tokens(theirs):
     assert (auto.pad_token_id, auto.eos_token_id) == (tokenizer.pad_id, tokenizer.sep_id)
     assert auto.decode([tokenizer.sep_id], skip_special_tokens=True) == ""
     generation = json.loads((folder / "generation_config.json").read_text())
-    assert generation["eos_token_id"] == tokenizer.sep_id and generation["pad_token_id"] == tokenizer.pad_id
+    assert generation["eos_token_id"] == tokenizer.sep_id
+    assert generation["pad_token_id"] == tokenizer.pad_id
     batch = auto(["Bonjour", "Bonjour le monde"], padding=True)
-    assert batch["input_ids"][0][-1] == tokenizer.pad_id and batch["attention_mask"][0][-1] == 0
+    assert batch["input_ids"][0][-1] == tokenizer.pad_id
+    assert batch["attention_mask"][0][-1] == 0
 
 
 def test_our_file_comes_back(theirs, ours: Path):

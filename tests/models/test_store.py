@@ -50,7 +50,8 @@ def test_round_trip(config: GPTConfig, dtype, tmp_path: Path):
     store.save(tmp_path / "model", config, params, tmp_path / "tokens.json")
     loaded, again, tokenizer = store.load(tmp_path / "model")
     assert loaded == config
-    assert tokenizer == tmp_path / "model/tokenizer.json" and tokenizer.read_text() == "{}"
+    assert tokenizer == tmp_path / "model/tokenizer.json"
+    assert tokenizer.read_text() == "{}"
     one, two = store.flatten(params), store.flatten(again)
     assert {k: (v.dtype, v.tobytes()) for k, v in one.items()} == {
         k: (v.dtype, v.tobytes()) for k, v in two.items()
