@@ -25,9 +25,13 @@ from pagnol_jax.models.config import GPTConfig
 
 GPT2 = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40}
 NEOX = {
-    "vocab_size": VOCAB, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 100,
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 100,
     "max_position_embeddings": 40,
-}  # fmt: skip
+}
 BLOOM = {"vocab_size": VOCAB, "hidden_size": 48, "n_layer": 2}
 FALCON = {"vocab_size": VOCAB, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8}
 
