@@ -1,9 +1,11 @@
 """Reading gin files for a command: where they are looked up, and their errors in one line."""
 
 import argparse
-import logging
-from collections.abc import Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pagnol_jax
 from pagnol_jax.errors import UserError
@@ -11,6 +13,9 @@ from pagnol_jax.errors import UserError
 PACKAGE = Path(pagnol_jax.__file__).parent
 # In a checkout gin/ lies beside the package, in a wheel inside it.
 SEARCH_PATH = [folder for folder in (PACKAGE.parent / "gin", PACKAGE / "gin") if folder.is_dir()]
+READ_BY_COMMANDS = {"RUNGS"}  # macros that no binding uses
+INCOMPLETE = ("No values supplied by Gin", "Required bindings for", "set to `%gin.REQUIRED`")  # gin's words
+T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,40 +28,80 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="gin file, looked up here and in the gin/ folder of pagnol_jax; several are read in order",
     )
     parser.add_argument(
-        "--gin.NAME", metavar="VALUE", dest="gin_help", help="overrides a gin macro or binding (as in --gin.TOTAL_STEPS=100)"
+        "--gin.NAME",
+        metavar="VALUE",
+        dest="gin_help",
+        help="overrides a gin macro or binding (as in --gin.TOTAL_STEPS=100)",
     )
 
 
 def parse(files: Sequence[str], bindings: Sequence[str], whole: bool = True) -> None:
-    """Clears gin and reads files, then bindings. `whole`: every macro must be bound by now.
+    """Clears gin and reads files, then bindings. `whole`: every macro must be bound by now, and be of use.
 
     Raises UserError, in one line, for whatever gin refuses.
     """
     import gin
 
     gin.clear_config()
-    for folder in SEARCH_PATH:
-        gin.add_config_file_search_path(str(folder))
-    logging.disable(logging.ERROR)  # gin reports each folder of the search path that does not have a file
+    gin.config._LOCATION_PREFIXES[:] = ["", *map(str, SEARCH_PATH)]
+    # Files are files: gin's reader of resources would import a `runs/` of the working folder as a package.
+    gin.config._FILE_READERS[1:] = []
+    with _told(""):
+        gin.parse_config_files_and_bindings(list(files), [], finalize_config=False)
+    for binding in bindings:
+        with _told(f"--gin.{binding}: "):
+            gin.parse_config(binding)
+    if whole:
+        _check_macros()
+        with _told(""):
+            gin.finalize()
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
     try:
-        gin.parse_config_files_and_bindings(list(files), list(bindings), finalize_config=whole)
-    except (OSError, SyntaxError, ValueError, RuntimeError, ImportError, AttributeError, LookupError) as error:
-        raise UserError(f"gin: {_first_line(error)}") from error
-    finally:
-        logging.disable(logging.NOTSET)
+        yield
+    except Exception as error:  # gin has no error of its own
+        raise UserError(f"gin: {what}{_one_line(error)}") from error
 
 
-def call(function, **arguments):
-    """Calls `function` with its gin bindings. Raises UserError for arguments that no gin file gave."""
+def _check_macros() -> None:
+    """Raises UserError for a macro that is used but not bound, or bound but not used: a name misspelt."""
+    import gin
+
+    config, macro = gin.config._CONFIG, gin.get_configurable(gin.config.macro)
+    used = {r.config_key[0] for r in gin.config.iterate_references(config, macro)}
+    bound = {scope for scope, selector in config if selector == "gin.macro"}
+    if missing := sorted(used - bound):
+        names = ", ".join(missing)
+        raise UserError(f"gin: no value for {names}: give --gin.{missing[0]}=... or bind it in a file")
+    if unknown := sorted(bound - used - READ_BY_COMMANDS):
+        raise UserError(f"gin: unknown name {', '.join(unknown)}: nothing here uses it")
+
+
+def call(function: Callable[..., T], **arguments: Any) -> T:
+    """Calls `function` with its gin bindings.
+
+    Raises UserError for arguments that no gin file gave, and for whatever a constructor says of bound values.
+    """
     import gin
 
     try:
         return gin.get_configurable(function)(**arguments)
-    except (ValueError, TypeError, RuntimeError) as error:
-        if "gin" in str(error) or "required positional argument" in str(error) or "missing" in str(error):
-            raise UserError(f"gin: {_first_line(error)}") from error
+    except UserError as error:  # without the lines that gin adds to every error
+        raise UserError(_one_line(error)) from error
+    except Exception as error:
+        inner = re.search(r"In call to configurable '(\w+)'", str(error))
+        if inner and inner[1] != function.__name__:
+            raise UserError(f"gin: {inner[1]}: {_one_line(error)}") from error
+        if any(sign in str(error) for sign in INCOMPLETE):
+            raise UserError(f"gin: {_one_line(error)}") from error
         raise
 
 
-def _first_line(error: BaseException) -> str:
-    return " ".join(str(error).split("\n")[0].split())
+def _one_line(error: BaseException) -> str:
+    """What happened, and in which line of which file."""
+    what, *details = (str(error) or type(error).__name__).splitlines()
+    what = re.sub(r":? <[^<>]* at 0x[0-9a-f]+>", "", what)
+    places = [f" ({line.strip()[3:]})" for line in details if line.startswith("  In file")]
+    return " ".join(what.split()) + "".join(places[:1])
