@@ -1,8 +1,9 @@
-"""PyTorch decoders to compare with, in a process kept alive: one JSON request a line on stdin, one answer a line.
+"""PyTorch decoders, in a process kept alive: one JSON request a line on stdin, one answer a line.
 
-`recompute` is LairGPT's method (no cache: every token runs the whole prefix again), `handwritten` a GPT with fused
-projections, a preallocated cache and scaled_dot_product_attention, `transformers` GPT-2's `generate` with its cache.
-Run with OMP_WAIT_POLICY=PASSIVE: on a busy machine PyTorch is otherwise slower than it can be.
+`recompute` is LairGPT's method (no cache: each token runs the whole prefix again, vocabulary projection
+included), `handwritten` a GPT with fused projections, a preallocated cache and scaled_dot_product_attention,
+`transformers` GPT-2's `generate` with its cache. Run with OMP_WAIT_POLICY=PASSIVE: on a busy machine PyTorch
+is otherwise slower than it can be.
 """
 
 import json
@@ -43,7 +44,10 @@ class Handwritten(nn.Module):
     def __init__(self, layers: int, width: int, heads: int, vocab: int, context: int) -> None:
         super().__init__()
         self.heads, self.width = heads, width
-        self.tokens, self.positions = nn.Embedding(vocab, width), nn.Embedding(context, width)
+        self.tokens, self.positions = (
+            nn.Embedding(vocab, width),
+            nn.Embedding(context, width),
+        )
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocab, bias=False)
 
@@ -52,17 +56,24 @@ class Handwritten(nn.Module):
         x = self.tokens(ids) + self.positions(torch.arange(start, start + ids.shape[1]))
         for layer, block in enumerate(self.blocks):
             x = block(x, None if caches is None else caches[layer], start)
-        return self.head(self.norm(x[:, -1])).argmax(-1, keepdim=True)
+        return self.norm(x)
 
     @torch.inference_mode()
     def cached(self, prompts: torch.Tensor, new_tokens: int) -> torch.Tensor:
         batch, length = prompts.shape
-        shape = (len(self.blocks), 2, batch, self.heads, length + new_tokens, self.width // self.heads)
+        shape = (
+            len(self.blocks),
+            2,
+            batch,
+            self.heads,
+            length + new_tokens,
+            self.width // self.heads,
+        )
         caches = torch.empty(shape)
         step, out = prompts, []
         for _ in range(new_tokens):
             start = length + len(out) - 1 if out else 0
-            step = self.next_token(step, caches, start)
+            step = self.head(self.features(step, caches, start)[:, -1]).argmax(-1, keepdim=True)
             out.append(step)
         return torch.cat(out, 1)
 
@@ -70,7 +81,8 @@ class Handwritten(nn.Module):
     def recompute(self, prompts: torch.Tensor, new_tokens: int) -> torch.Tensor:
         ids = prompts
         for _ in range(new_tokens):
-            ids = torch.cat([ids, self.next_token(ids, None, 0)], 1)
+            logits = self.head(self.features(ids, None, 0))
+            ids = torch.cat([ids, logits[:, -1].argmax(-1, keepdim=True)], 1)
         return ids[:, prompts.shape[1] :]
 
 
