@@ -17,25 +17,33 @@ INFO_EXAMPLE = "example: pagnol data info --gin_file data/debian_fr.gin --verify
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `data` with its commands."""
-    parser = subparsers.add_parser("data", help="build and describe token caches", description="Token caches of mixtures.")
+    parser = subparsers.add_parser(
+        "data", help="build and describe token caches", description="Token caches of mixtures."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser(
         "build",
         help="train the tokenizer and write the tokens of a mixture",
-        description="Trains the tokenizer and writes the tokens of a mixture, in parallel; goes on where it was stopped.",
+        description="Trains the tokenizer and writes the tokens of a mixture, in parallel. "
+        "A build that was stopped goes on where it was.",
         epilog=BUILD_EXAMPLE,
     )
     build.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     build.add_argument("--overwrite", action="store_true", help="build anew what is there")
     build.set_defaults(run=run_build)
     info = commands.add_parser(
-        "info", help="describe a built cache", description="Describes the built cache of a mixture.", epilog=INFO_EXAMPLE
+        "info",
+        help="describe a built cache",
+        description="Describes the built cache of a mixture.",
+        epilog=INFO_EXAMPLE,
     )
     info.add_argument("--verify", action="store_true", help="read every file again and compare checksums")
     info.set_defaults(run=run_info)
     for command in (build, info):
         gin_files.add_arguments(command)
-        command.add_argument("--cache_dir", metavar="DIR", help="default: $PAGNOL_CACHE, else ~/.cache/pagnol_jax")
+        command.add_argument(
+            "--cache_dir", metavar="DIR", help="default: $PAGNOL_CACHE, else ~/.cache/pagnol_jax"
+        )
 
 
 def mixture_from_gin(args: argparse.Namespace) -> Mixture:
@@ -70,9 +78,12 @@ def describe(cache: Cache, mixture: Mixture) -> None:
     """Prints what a cache holds, a line for each corpus and split."""
     from pagnol_jax.data.store import SPLITS
 
-    print(f"{cache.folder}\n{cache.vocab_size:,} tokens in the vocabulary, fingerprint {cache.tokenizer_fingerprint}")
+    print(cache.folder)
+    print(f"{cache.vocab_size:,} tokens in the vocabulary, fingerprint {cache.tokenizer_fingerprint}")
     total = sum(mixture.rates.values())
-    print(f"{'corpus':<24}{'split':<12}{'rate':>8}{'documents':>12}{'tokens':>16}{'bytes':>16}{'bytes/token':>13}")
+    print(
+        f"{'corpus':<24}{'split':<12}{'rate':>8}{'documents':>12}{'tokens':>16}{'bytes':>16}{'bytes/token':>13}"
+    )
     for corpus in cache.corpora:
         for split in SPLITS:
             size = cache.size(corpus, split)

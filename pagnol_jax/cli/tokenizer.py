@@ -5,19 +5,25 @@ import argparse
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `tokenizer` with its command."""
-    parser = subparsers.add_parser("tokenizer", help="train a tokenizer", description="Byte-level BPE, PAGnol's layout.")
+    parser = subparsers.add_parser(
+        "tokenizer", help="train a tokenizer", description="Byte-level BPE, PAGnol's layout."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     train = commands.add_parser(
         "train",
         help="train a byte-level BPE",
-        description="Trains a byte-level BPE of 6 special tokens, 256 bytes and merges on the training documents "
-        "(those not held out) of files or of a mixture, and writes a Hugging Face tokenizers JSON.",
-        epilog="example: pagnol tokenizer train --corpus 'texts/*.jsonl.zst' --vocab_size 50262 --output tokenizer.json",
+        description="Trains a byte-level BPE (6 special tokens, 256 bytes, merges) on the training documents "
+        "of files or of a mixture, those not held out, and writes a Hugging Face tokenizers JSON.",
+        epilog="example: pagnol tokenizer train --corpus 'texts/*.jsonl' --vocab_size 8192 --output t.json",
     )
     source = train.add_mutually_exclusive_group(required=True)
-    source.add_argument("--corpus", metavar="PATTERN", help="files: .jsonl, .txt (each of them .zst or .gz too), .parquet")
+    source.add_argument(
+        "--corpus", metavar="PATTERN", help="files: .jsonl, .txt (each of them .zst or .gz too), .parquet"
+    )
     source.add_argument("--gin_file", action="append", metavar="FILE", help="gin file of a mixture")
-    train.add_argument("--vocab_size", type=int, required=True, help="256 + 6 + the number of merges (PAGnol: 50262)")
+    train.add_argument(
+        "--vocab_size", type=int, required=True, help="256 + 6 + the number of merges (PAGnol: 50262)"
+    )
     train.add_argument("--output", required=True, metavar="FILE", help="where to write the tokenizer")
     train.set_defaults(run=run)
 
@@ -35,10 +41,13 @@ def run(args: argparse.Namespace) -> None:
     if args.gin_file:
         mixture = mixture_from_gin(args)
     else:
-        mixture = Mixture("files", {"files": files(args.corpus)}, {"files": 1.0}, trained_bpe(args.vocab_size))
+        mixture = Mixture(
+            "files", {"files": files(args.corpus)}, {"files": 1.0}, trained_bpe(args.vocab_size)
+        )
     check(mixture)
     with tqdm(desc="tokenizer: text", unit="B", unit_scale=True) as progress:
         tokenizer = train_bpe(training_texts(mixture, progress), args.vocab_size)
     tokenizer.save(args.output)
     merges = tokenizer.vocab_size - 256 - len(tokenizer.special_ids)
-    print(f"{args.output}: {tokenizer.vocab_size:,} tokens ({merges:,} merges), fingerprint {tokenizer.fingerprint}")
+    size = f"{tokenizer.vocab_size:,} tokens ({merges:,} merges)"
+    print(f"{args.output}: {size}, fingerprint {tokenizer.fingerprint}")

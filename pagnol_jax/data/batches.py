@@ -1,7 +1,7 @@
 """Batches that are a pure function of (mixture, seed, step). NumPy only.
 
-Documents are laid end to end and cut into windows, so every slot of a batch is filled; each step costs the same,
-and any step can be asked for at any time, by any host, in any order.
+Documents are laid end to end and cut into windows, so every slot of a batch is filled; every step costs the
+same, and may be asked for at any time, by any host, in any order.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ class Batch(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """Which corpus fills which slot, over one period. corpus: int64 [P]; rank: int64 [P], the slots of the same
-    corpus before it in the period; counts: int64 [corpora], its slots in a period."""
+    """Which corpus fills which slot, over one period of P slots.
+
+    corpus: int64 [P]. rank: int64 [P], the slots of the same corpus before it. counts: int64 [corpora].
+    """
 
     corpus: np.ndarray
     rank: np.ndarray
@@ -57,9 +59,11 @@ class MixtureBatches:
     """The batches of a mixture, from a built cache.
 
     rates: relative share of windows per corpus of the cache. length: T. Raises UserError where a corpus is
-    shorter than one window. Attributes: corpora (names), bytes_per_token (of each held-out split: loss in nats
-    per token / ln 2 / bytes_per_token is bits per byte), tokens_per_epoch (targets in one pass over every
-    corpus), tokens_per_step, vocab_size, tokenizer (its fingerprint, size and special ids), tokenizer_file, rates,
+    shorter than one window.
+
+    Attributes: corpora (names), rates, bytes_per_token (of each held-out split: loss in nats per token / ln 2
+    / bytes_per_token is bits per byte), tokens_per_epoch (targets in one pass over every corpus),
+    tokens_per_step, vocab_size, tokenizer (its fingerprint, size and special ids), tokenizer_file,
     corpora_fingerprints, fingerprint (of all that decides the batches).
     """
 
@@ -78,13 +82,13 @@ class MixtureBatches:
         self.vocab_size = cache.vocab_size
         self.schedule = interleave([rates[name] for name in self.corpora])
         self._streams = [cache.stream(name, "train") for name in self.corpora]
-        self._windows = [(len(stream) - 1) // length for stream in self._streams]
+        self._windows = np.array([(len(stream) - 1) // length for stream in self._streams])
         for name, windows in zip(self.corpora, self._windows, strict=True):
             if not windows:
                 tokens = cache.size(name, "train").tokens
                 raise UserError(f"corpus {name!r}: {tokens} tokens do not fill one window of {length}")
-        self._keys = [_key(f"{seed}/{name}") for name in self.corpora]
-        self.tokens_per_epoch = sum(self._windows) * length
+        self._keys = np.array([_key(f"{seed}/{name}") for name in self.corpora], np.uint64)
+        self.tokens_per_epoch = int(self._windows.sum()) * length
         self.bytes_per_token = {name: self._bytes_per_token(name) for name in self.corpora}
         content = [cache.fingerprint, sorted(rates.items()), batch_size, length, seed]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
@@ -96,10 +100,15 @@ class MixtureBatches:
         turns, places = np.divmod(slots, len(self.schedule.corpus))
         corpora = self.schedule.corpus[places]
         drawn = turns * self.schedule.counts[corpora] + self.schedule.rank[places]
+        windows = self._windows[corpora]
+        passes, index = np.divmod(drawn, windows)
+        # Each pass over a corpus takes its windows in an order of its own.
+        keys = mix(passes.astype(np.uint64) + self._keys[corpora])
+        starts = permute(index, windows, keys) * self.length
         tokens = np.empty((len(slots), self.length + 1), np.int32)
-        for corpus in np.unique(corpora):
-            rows = corpora == corpus
-            tokens[rows] = self._windows_of(int(corpus), drawn[rows])
+        for corpus in set(corpora.tolist()):
+            rows = np.flatnonzero(corpora == corpus)
+            tokens[rows] = self._streams[corpus].read(starts[rows], self.length + 1)
         return packed(tokens, self.cache.sep_id)
 
     def validation(self, corpus: str, lo: int = 0, hi: int | None = None) -> Iterator[Batch]:
@@ -126,14 +135,6 @@ class MixtureBatches:
         shares = self.schedule.counts / len(self.schedule.corpus)
         windows = step * self.batch_size * shares
         return dict(zip(self.corpora, (windows / self._windows).tolist(), strict=True))
-
-    def _windows_of(self, corpus: int, drawn: np.ndarray) -> np.ndarray:
-        """The `drawn`-th windows [N] of a corpus: each pass over it in an order of its own."""
-        windows = self._windows[corpus]
-        epoch, index = np.divmod(drawn, windows)
-        key = mix(epoch.astype(np.uint64) + np.uint64(self._keys[corpus]))
-        starts = permute(index, windows, key) * self.length
-        return self._streams[corpus].read(starts, self.length + 1)
 
     def _in_order(self, stream: TokenStream, windows: range) -> Batch:
         starts = np.arange(windows.start, windows.stop) * self.length
@@ -222,7 +223,7 @@ def _ahead(make: Callable[[int], Batch], step: int, depth: int) -> Generator[Bat
             while not stopped.is_set():
                 put(make(step))
                 step += 1
-        except BaseException as error:  # noqa: BLE001 - handed to the reader
+        except BaseException as error:
             put(error)
 
     threading.Thread(target=work, args=(step,), name="batches", daemon=True).start()

@@ -32,7 +32,7 @@ SAMPLE_BYTES = 64 << 20  # of text at most, to train a tokenizer on
 
 
 def build(mixture: Mixture, folder: Path, workers: int) -> None:
-    """Trains the tokenizer and writes shards and manifest, by `workers` processes; goes on where a build stopped."""
+    """Trains the tokenizer, writes shards and manifest, in `workers` processes; completes a stopped build."""
     counts = _list_shards(mixture)
     sources = fingerprints(mixture, strict=True)
     _drop_unfinished(folder, sources)
@@ -146,7 +146,7 @@ def _run(jobs: list[Job], workers: int) -> Records:
                 records[job.key] = record
         except BrokenProcessPool:
             raise UserError(
-                "a worker process of the build died (out of memory?); try fewer --workers: whole shards are kept"
+                "a worker process died (out of memory?): try again with fewer --workers; shards are kept"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

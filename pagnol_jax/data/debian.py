@@ -1,7 +1,7 @@
 """`debian_fr`: the French documentation that Debian and Ubuntu ship, the corpus that needs no account.
 
-Manual pages, the Debian reference, the developers' reference and the LibreOffice help: about 8 MB of packages,
-fetched with `apt-get download` (no root), reduced to prose and kept as JSON Lines in the user's cache.
+Manual pages, the Debian and the developers' reference, the LibreOffice help: 8 MB of packages, fetched with
+`apt-get download` (no root), reduced to prose and kept as JSON Lines in the user's cache.
 Licences: GPL (manual pages, Debian manuals) and MPL 2.0 / LGPL (LibreOffice).
 """
 

@@ -49,7 +49,7 @@ def prepare(
 
 
 def open_built(mixture: Mixture, cache_dir: str | Path | None = None) -> Cache:
-    """The mixture's cache, never building it. Raises UserError where it is missing, or its sources changed."""
+    """The mixture's cache, never building it; raises UserError where it is missing or its sources changed."""
     cache = open_cache(_folder(mixture, cache_dir))
     _notice_changes(mixture, cache)
     return cache

@@ -152,13 +152,14 @@ def _unzstd(file: BinaryIO) -> Iterator[bytes]:
 
     frame = None
     for chunk in _plain(file):
-        while chunk:
+        rest = chunk
+        while rest:
             frame = frame or zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).decompressobj()
             try:
-                yield frame.decompress(chunk)
+                yield frame.decompress(rest)
             except zstandard.ZstdError as error:
                 raise EOFError(str(error)) from None
-            chunk, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+            rest, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
     if frame:
         raise EOFError("its last zstd frame does not end")
 

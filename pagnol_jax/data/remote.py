@@ -1,6 +1,6 @@
 """Corpora of TensorFlow Datasets and of the Hugging Face Hub.
 
-What these hold is fixed by name, version and revision: give them in the name (`wiki40b/fr:1.3.0`) or in `revision`.
+What these hold is fixed by version or revision: give it, in the name (`wiki40b/fr:1.3.0`) or as `revision`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def hub(
     name: str,
     config: str | None = None,
     split: str = "train",
+    *,
     field: str = "text",
     revision: str | None = None,
     max_documents: int | None = None,
@@ -71,7 +72,7 @@ def _tfds_builder(name: str) -> Any:
     try:
         builder = tensorflow_datasets.builder(name)
         builder.download_and_prepare()
-    except Exception as error:  # noqa: BLE001 - TFDS and its transports raise anything
+    except Exception as error:
         raise UserError(f"tfds {name!r}: {first_line(error)}") from None
     return builder
 
@@ -111,7 +112,7 @@ def _hub_stream(name: str, config: str | None, split: str, revision: str | None)
         ) from None
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
-    except Exception as error:  # noqa: BLE001 - datasets and its transports raise anything
+    except Exception as error:
         raise UserError(f"hub {name!r}: {first_line(error)}") from None
 
 
@@ -131,7 +132,7 @@ def _read_hub(
         place = f"{shard.path}:{shard.part}:{index}"
         try:
             record = next(records, None)
-        except Exception as error:  # noqa: BLE001 - whatever the transport raises
+        except Exception as error:
             raise UserError(f"{place}: {first_line(error)}") from None
         if record is None:
             return

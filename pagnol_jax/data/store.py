@@ -57,8 +57,8 @@ class TokenStream:
             raise IndexError(f"tokens past the end of a stream of {len(self)}")
         tokens = np.empty((len(starts), count), np.int32)
         pieces = np.searchsorted(self._ends, starts, side="right")
-        for row, start, piece in zip(tokens, starts.tolist(), pieces.tolist(), strict=True):
-            filled = 0
+        for row, start, first in zip(tokens, starts.tolist(), pieces.tolist(), strict=True):
+            filled, piece = 0, first
             while filled < count:
                 end = int(self._ends[piece])
                 block = self._piece(piece)

@@ -60,7 +60,7 @@ class CorpusSource(seqio.DataSource):  # type: ignore[misc]
 
 
 def tokenise(dataset: Any, vocabulary: ByteLevelVocabulary) -> Any:
-    """`text` to `targets` (int32 ids: paragraphs joined by `<EOS>`, `<SEP>` last) and `bytes` (of the text)."""
+    """`text` to `targets` (int32 ids: `<EOS>` between paragraphs, `<SEP>` last) and `bytes` (of the text)."""
 
     def encode(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rows = vocabulary.tokenizer.encode_documents([text.decode() for text in texts])
@@ -96,7 +96,7 @@ def seqio_name(name: str) -> str:
 
 
 def add_mixture(mixture: Mixture, tokenizer: Tokenizer) -> Any:
-    """Registers the mixture and its tasks with seqio, for t5x and other seqio readers; returns the Mixture."""
+    """Registers the mixture and its tasks with seqio, for t5x and others; returns the seqio Mixture."""
     check(mixture)
     tasks = {name: make_task(mixture, name, tokenizer) for name in mixture.corpora}
     for task in tasks.values():

@@ -60,7 +60,7 @@ class Tokenizer:
             inner = tokenizers.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise UserError(f"{path}: cannot read the tokenizer: {error.strerror}") from None
-        except Exception as error:  # noqa: BLE001 - what tokenizers raises
+        except Exception as error:
             raise UserError(f"{path}: not a tokenizer file: {_first_line(error)}") from None
         if not set(pre_tokenizers.ByteLevel.alphabet()) <= set(inner.get_vocab()):
             raise UserError(f"{path}: not a byte-level BPE: its vocabulary lacks some of the 256 bytes")
@@ -105,7 +105,7 @@ class Tokenizer:
 
     def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of normalised documents: paragraphs joined by `<EOS>`, `<SEP>` at the end."""
-        return [ids + [self.sep_id] for ids in self.encode_batch(texts)]
+        return [[*ids, self.sep_id] for ids in self.encode_batch(texts)]
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Text of token ids: `<EOS>` is a newline, other special tokens vanish.

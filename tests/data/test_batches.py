@@ -175,7 +175,7 @@ def test_any_step_costs_the_same(batches):
 
 
 def test_a_corpus_below_one_window_is_refused(toy):
-    with pytest.raises(UserError, match="corpus 'b': .* do not fill one window of 5000"):
+    with pytest.raises(UserError, match=r"corpus 'b': .* do not fill one window of 5000"):
         MixtureBatches(toy[0], {"b": 1.0}, batch_size=1, length=5000)
 
 

@@ -155,6 +155,17 @@ def test_damage_is_noticed(copy):
         prepare(mixture, cache_dir)
 
 
+def test_a_full_disk_is_one_line(built, tmp_path, monkeypatch):
+    def build(*_):
+        raise OSError(28, "No space left on device", "shards/a.bin.tmp")
+
+    monkeypatch.setattr(prepare_module, "build", build)
+    with pytest.raises(
+        UserError, match=r"shards/a\.bin\.tmp: No space left on device; finished shards are kept"
+    ):
+        prepare(make_mixture(built[0]), tmp_path)
+
+
 def test_a_changed_tokenizer_file_is_noticed(copy, built, tmp_path):
     mixture, cache_dir, folder = copy
     recipe = tokenizer_file(str(tmp_path / "tokenizer.json"))
@@ -174,7 +185,7 @@ def test_a_changed_tokenizer_file_is_noticed(copy, built, tmp_path):
 
 
 def test_a_killed_build_goes_on_where_it_stopped(built, tmp_path):
-    """SIGKILL once some shards are whole: they are kept, and the end is the uninterrupted build bit for bit."""
+    """SIGKILL once some shards are whole: they stay, and the end is an uninterrupted build's, bit for bit."""
     texts, _, uninterrupted = built
     code = (
         f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
@@ -211,7 +222,8 @@ def test_a_run_on_a_cache_imports_no_tensorflow_and_no_jax(built):
     texts, cache_dir, _ = built
     code = (
         f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-        "for name in ('tensorflow', 'seqio', 'jax', 'datasets', 'tensorflow_datasets', 'pyarrow'): sys.modules[name] = None\n"
+        "for name in ('tensorflow', 'seqio', 'jax', 'datasets', 'tensorflow_datasets', 'pyarrow'):\n"
+        "    sys.modules[name] = None\n"
         "from test_cache import make_mixture, open_batches\n"
         f"batches = open_batches(make_mixture({str(texts)!r}), 4, 32, 1, {str(cache_dir)!r})\n"
         "print(batches.batch(5).inputs.sum(), len(list(batches.validation('contes'))), batches.fingerprint)\n"

@@ -101,7 +101,7 @@ def test_errors_in_one_line(tmp_path):
         Tokenizer.load(tmp_path / "none.json")
     bad = tmp_path / "bad.json"
     bad.write_text("{}")
-    with pytest.raises(UserError, match="bad.json: not a tokenizer file"):
+    with pytest.raises(UserError, match=r"bad\.json: not a tokenizer file"):
         Tokenizer.load(bad)
     bad.write_text(tokenizers.Tokenizer(tokenizers.models.BPE()).to_str())
     with pytest.raises(UserError, match="not a byte-level BPE"):
