@@ -1,0 +1,66 @@
+"""The efficient frontier of a set of points, and the line fitted under it. Float64 throughout."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pagnol_jax.scaling.record import Array
+
+Indices = NDArray[np.intp]
+
+
+def pareto_set(x: Array, y: Array) -> Indices:
+    """Indices, in order of x, of the points that no other matches in y with as little x or less."""
+    order = np.lexsort((y, x))
+    best_before = np.concatenate([[np.inf], np.minimum.accumulate(y[order])[:-1]])
+    return order[y[order] < best_before]
+
+
+def lower_hull(x: Array, y: Array) -> Indices:
+    """Indices, in order of x, of the vertices of the lower convex hull (Andrew's monotone chain).
+
+    A line lies under all the points exactly when it lies under these.
+    """
+    hull: list[int] = []
+    for point in np.lexsort((y, x)):
+        if hull and x[hull[-1]] == x[point]:  # the same abscissa, no lower
+            continue
+        while len(hull) > 1 and _not_convex(x, y, hull[-2], hull[-1], point):
+            hull.pop()
+        hull.append(int(point))
+    return np.array(hull, np.intp)
+
+
+def _not_convex(x: Array, y: Array, a: int, b: int, c: int) -> bool:
+    return bool((y[b] - y[a]) * (x[c] - x[b]) >= (y[c] - y[b]) * (x[b] - x[a]))
+
+
+def least_squares(x: Array, y: Array) -> Array:
+    """Intercept and slope [2] of the least-squares line; x must not be constant."""
+    centre = x.mean()
+    slope = np.dot(x - centre, y - y.mean()) / np.dot(x - centre, x - centre)
+    return np.array([y.mean() - slope * centre, slope])
+
+
+def least_squares_under(x: Array, y: Array) -> Array:
+    """Intercept and slope [2] of the least-squares line among the lines that pass above no point.
+
+    PAGnol's Figure 1 fit, with x = log C and y = log L. The problem is convex in two unknowns. Unless the
+    free optimum is feasible, the answer touches the lower hull: it passes through a hull vertex, with a slope
+    between those of the two edges that meet there. On each such segment of the boundary the objective is a
+    parabola in the slope, so the best slope is its minimum clipped to the segment; the best segment wins.
+    Exact, one pass over the hull.
+    """
+    free = least_squares(x, y)
+    hull = lower_hull(x, y)
+    hx, hy = x[hull], y[hull]
+    if np.all(free[0] + free[1] * hx <= hy):
+        return free
+    edges = np.diff(hy) / np.diff(hx)
+    lowest, highest = np.append(-np.inf, edges), np.append(edges, np.inf)
+    dx, dy = x - hx[:, None], y - hy[:, None]  # [H, K]
+    slopes = np.clip((dx * dy).sum(1) / (dx * dx).sum(1), lowest, highest)
+    errors = ((dy - slopes[:, None] * dx) ** 2).sum(1)
+    best = int(np.argmin(errors))
+    return np.array([hy[best] - slopes[best] * hx[best], slopes[best]])

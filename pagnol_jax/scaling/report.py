@@ -1,0 +1,171 @@
+"""A fit told in words and in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pagnol_jax.scaling.fit import FrontierFit, HoldOut
+from pagnol_jax.scaling.laws import POWER, prefactor
+from pagnol_jax.scaling.record import NOT_STATED, Array, ComputeUnit, RunRecord
+
+FEW_RUNS = 6  # below this a percentile bootstrap over runs is known to be too narrow
+
+
+def as_text(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> str:
+    """The table of points and the law that `pagnol scaling fit` prints, compute in `unit`."""
+    return "\n".join(
+        [*_conventions(runs[0]), "", *_table(fit, runs, unit), "", *_law(fit, runs, unit), *_notes(fit, runs)]
+    )
+
+
+def _conventions(run: RunRecord) -> list[str]:
+    return [
+        f"compute    C = {run.convention.name if run.convention else NOT_STATED}",
+        "loss       L in nats per token",
+        f"tokenizer  {run.tokenizer or NOT_STATED}",
+        f"corpus     {run.corpus or NOT_STATED}",
+    ]
+
+
+def _table(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> list[str]:
+    """One line per run: the last of its points in the fit."""
+    header = (
+        "run",
+        "N non-emb.",
+        "N total",
+        "tokens",
+        f"C ({unit.name})",
+        "loss",
+        "bits/byte",
+        "law",
+        "law - loss",
+    )
+    rows = [header]
+    predicted = POWER.predict(fit.parameters, fit.points.compute_flops)
+    last = {int(run): row for row, run in enumerate(fit.points.run)}
+    for index, row in sorted(last.items(), key=lambda item: fit.points.compute_flops[item[1]]):
+        run, loss = runs[index], fit.points.loss_nats_per_token[row]
+        rows.append((
+            run.name,
+            _count(run.parameters_non_embedding),
+            _count(run.parameters),
+            _count(fit.points.tokens[row]),
+            f"{fit.points.compute_flops[row] / unit.flops:.4g}",
+            f"{loss:.4f}",
+            "-" if run.bytes_per_token is None else f"{loss / np.log(2) / run.bytes_per_token:.4f}",
+            f"{predicted[row]:.4f}",
+            f"{100 * (predicted[row] / loss - 1):+.2f} %",
+        ))  # fmt: skip
+    # A column that no source states says nothing.
+    columns = [column for column in zip(*rows, strict=True) if set(column[1:]) != {"-"}]
+    widths = [max(map(len, column)) for column in columns]
+    lines = zip(*columns, strict=True)
+    return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+
+
+def _count(value: float | None) -> str:
+    """A number of parameters or tokens in three digits: 21.2M."""
+    if value is None or not np.isfinite(value):
+        return "-"
+    power = min(int(np.log10(max(value, 1)) // 3), 4)
+    return f"{value / 1000**power:.3g}{' KMGT'[power].strip()}".replace("e+03", "000")
+
+
+def _law(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> list[str]:
+    free, free_prefactor = fit.unconstrained, float(prefactor(fit.unconstrained, unit))
+    interval = _interval(fit.prefactor_interval(unit), 4)
+    count, points = np.unique(fit.points.run).size, fit.points.run.size
+    lines = [
+        f"law        {POWER.formula}, log-log least squares held under {points} points of {count} runs",
+        f"exponent   {fit.exponent:.5f}{_interval(fit.exponent_interval, 5)}",
+        f"prefactor  {fit.prefactor(unit):.4f}{interval}   nats per token, C in {unit.name}",
+        f"free fit   {free[1]:.5f}, {free_prefactor:.4f} without the constraint",
+    ]
+    if fit.draws.size:
+        skipped = f" ({fit.draws_skipped} more had one run alone)" if fit.draws_skipped else ""
+        lines.append(f"bootstrap  {len(fit.draws):,} resamples of {count} runs{skipped}")
+    else:
+        lines.append("bootstrap  none: an interval needs at least three runs")
+    return [*lines, _hold_out_line(fit.hold_out, runs)]
+
+
+def _interval(interval: Array | None, digits: int) -> str:
+    return "" if interval is None else f"   95 % [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+def _hold_out_line(held: HoldOut | None, runs: Sequence[RunRecord]) -> str:
+    if held is None:
+        return "hold-out   none: it needs at least three runs of unlike compute"
+    return (
+        f"hold-out   {runs[held.run].name}: {held.predicted:.4f} predicted from the others, "
+        f"{held.loss_nats_per_token:.4f} measured, error {held.error_percent:+.2f} % "
+        f"(free fit {held.error_percent_unconstrained:+.2f} %)"
+    )
+
+
+def _notes(fit: FrontierFit, runs: Sequence[RunRecord]) -> Iterable[str]:
+    """What a reader should hold against this fit."""
+    used = [runs[index] for index in np.unique(fit.points.run)]
+    decades = np.ptp(np.log10(fit.points.compute_flops))
+    unfinished = [run.name for run in used if run.annealed is False]
+    if len(used) < FEW_RUNS and fit.draws.size:
+        yield f"note       {len(used)} runs carry the interval: take it for a lower bound of the uncertainty"
+    if decades < 2:
+        yield f"note       compute spans {decades:.1f} decades: an exponent wants two or more"
+    if unfinished:
+        yield f"note       not annealed, so above the loss that their compute can give: {', '.join(unfinished)}"
+    if fit.exponent >= 0:
+        yield "note       the loss does not fall with compute: these points are no frontier"
+
+
+def as_json(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> dict[str, Any]:
+    """The fit and its points as plain values, units in the names."""
+    first, held = runs[0], fit.hold_out
+    return {
+        "law": POWER.formula,
+        "source": POWER.source,
+        "compute_unit": unit.name,
+        "compute_convention": first.convention and first.convention.name,
+        "tokenizer": first.tokenizer,
+        "corpus": first.corpus,
+        "exponent": fit.exponent,
+        "exponent_interval_95": _list(fit.exponent_interval),
+        "prefactor_nats_per_token": fit.prefactor(unit),
+        "prefactor_nats_per_token_interval_95": _list(fit.prefactor_interval(unit)),
+        "unconstrained": {
+            "exponent": float(fit.unconstrained[1]),
+            "prefactor_nats_per_token": float(prefactor(fit.unconstrained, unit)),
+        },
+        "bootstrap": {
+            "runs": int(np.unique(fit.points.run).size),
+            "resamples": len(fit.draws),
+            "resamples_skipped": fit.draws_skipped,
+        },
+        "hold_out": held and {
+            **held._asdict(),
+            "run": runs[held.run].name,
+            "error_percent": held.error_percent,
+            "error_percent_unconstrained": held.error_percent_unconstrained,
+        },
+        "points": [_json_point(runs[run], *numbers) for run, *numbers in zip(*fit.points, strict=True)],
+    }  # fmt: skip
+
+
+def _json_point(run: RunRecord, tokens: float, compute_flops: float, loss: float) -> dict[str, Any]:
+    return {
+        "run": run.name,
+        "parameters": run.parameters,
+        "parameters_non_embedding": run.parameters_non_embedding,
+        "annealed": run.annealed,
+        "tokens": float(tokens) if np.isfinite(tokens) else None,
+        "compute_flops": float(compute_flops),
+        "loss_nats_per_token": float(loss),
+        "bits_per_byte": run.bytes_per_token and float(loss / np.log(2) / run.bytes_per_token),
+    }
+
+
+def _list(interval: Array | None) -> list[float] | None:
+    return None if interval is None else interval.tolist()
