@@ -134,5 +134,6 @@ def run_plot(args: argparse.Namespace) -> None:
         reference = next((run for run in everything if run.name == args.reference), None)
     # An unknown name is told by `exclude`.
     runs, fit, unit = _fit(args, [*args.exclude, *([args.reference] if args.reference else [])])
-    plots.plot_frontier(fit, runs, args.output, unit, reference, plots.DARK if args.dark else plots.LIGHT)
+    theme = plots.DARK if args.dark else plots.LIGHT
+    plots.plot_frontier(fit, runs, args.output, unit, reference=reference, theme=theme)
     print(f"wrote {args.output}")

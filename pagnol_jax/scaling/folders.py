@@ -86,8 +86,8 @@ def _by_step(path: Path, lines: Sequence[Json], corpus: str | None) -> list[list
 
 
 def _record(facts: Json, steps: Sequence[Sequence[Json]]) -> RunRecord:
-    # N is what the FLOPs count, the weights of the matrix products (Kaplan et al. 2020, section 2.1: 12 L d^2,
-    # with embeddings + V d), so that C = 6 N D holds to the digit; biases, norms and tables are in run.json.
+    # N is what FLOPs count, the weights of the matrix products (Kaplan et al. 2020, section 2.1: 12 L d^2,
+    # and V d with embeddings), so that C = 6 N D holds to the digit. run.json also counts biases and norms.
     tokens = np.array([lines[0]["tokens"] for lines in steps], np.float64)
     losses = [_mean(lines, [line["loss_nats_per_token"] for line in lines]) for lines in steps]
     corpora = [line["corpus"] for line in steps[-1]]

@@ -67,7 +67,7 @@ class RunRecord:
     corpus: str | None = None
 
     def __post_init__(self) -> None:
-        """Sorts the curve by compute. Raises UserError unless every loss and compute is finite and positive."""
+        """Sorts the curve by compute. Raises UserError where a loss or compute is not finite and positive."""
         curve = Curve(*(np.asarray(column, np.float64).reshape(-1) for column in self.curve))
         if not curve.loss_nats_per_token.size:
             raise UserError(f"run {self.name!r} has no checkpoint")

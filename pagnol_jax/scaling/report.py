@@ -116,7 +116,7 @@ def _notes(fit: FrontierFit, runs: Sequence[RunRecord]) -> Iterable[str]:
     if decades < 2:
         yield f"note       compute spans {decades:.1f} decades: an exponent wants two or more"
     if unfinished:
-        yield f"note       not annealed, so above the loss that their compute can give: {', '.join(unfinished)}"
+        yield f"note       not annealed, so above the loss their compute can give: {', '.join(unfinished)}"
     if fit.exponent >= 0:
         yield "note       the loss does not fall with compute: these points are no frontier"
 
