@@ -51,8 +51,8 @@ class Handwritten(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocab, bias=False)
 
-    def next_token(self, ids: torch.Tensor, caches: torch.Tensor | None, start: int) -> torch.Tensor:
-        """ids [B, T] -> the most likely next id [B, 1]."""
+    def features(self, ids: torch.Tensor, caches: torch.Tensor | None, start: int) -> torch.Tensor:
+        """ids [B, T] -> [B, T, d]."""
         x = self.tokens(ids) + self.positions(torch.arange(start, start + ids.shape[1]))
         for layer, block in enumerate(self.blocks):
             x = block(x, None if caches is None else caches[layer], start)
