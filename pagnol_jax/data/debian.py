@@ -27,7 +27,7 @@ from pagnol_jax.errors import UserError
 PACKAGES = ("manpages-fr", "debian-reference-fr", "developers-reference-fr", "libreoffice-help-fr")
 FEWEST_CHARACTERS = 200  # a shorter page is no document
 REPEATABLE = 60  # characters: a longer paragraph is kept once in the whole corpus
-INSTEAD = "pass your own text instead, e.g. --gin_file gin/data/files.gin --gin.PATTERN=\"'texts/*.jsonl'\""
+INSTEAD = "pass your own text instead, e.g. --gin_file data/files.gin --gin.PATTERN=\"'texts/*.jsonl'\""
 
 
 def debian_fr() -> Corpus:

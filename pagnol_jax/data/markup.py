@@ -122,22 +122,27 @@ class _Prose(HTMLParser):
         self._text: list[str] = []
         self._linked = 0  # characters of the paragraph that stand inside links
         self._inside_link = self._inside_dropped = 0
+        self._mac_spans = 0  # LibreOffice gives keys twice, for macOS and for the others: the others are kept
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._inside_dropped += tag in _DROPPED
+        if tag == "span" and (self._mac_spans or ("class", "MAC") in attrs):
+            self._mac_spans += 1
         self._inside_link += tag == "a" and any(name == "href" for name, _ in attrs)
         if tag in _BLOCKS:
             self.flush()
 
     def handle_endtag(self, tag: str) -> None:
         self._inside_dropped = max(0, self._inside_dropped - (tag in _DROPPED))
+        if tag == "span" and self._mac_spans:
+            self._mac_spans -= 1
         if tag == "a":
             self._inside_link = 0
         if tag in _BLOCKS:
             self.flush()
 
     def handle_data(self, data: str) -> None:
-        if not self._inside_dropped:
+        if not self._inside_dropped and not self._mac_spans:
             self._text.append(data)
             self._linked += len(data.strip()) if self._inside_link else 0
 

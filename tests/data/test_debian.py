@@ -56,6 +56,11 @@ def test_roff():
     ]
 
 
+def test_keys_are_given_once():
+    keys = '<span hidden="true" class="MAC"><b>Cmd</b> <span>x</span></span><span hidden="true">Ctrl</span>'
+    assert html_paragraphs(f"<p>Appuyez sur {keys}+<span>Maj</span>+X.</p>") == ["Appuyez sur Ctrl+Maj+X."]
+
+
 def test_html():
     first, *rest = html_paragraphs(HTML)
     assert first == "Chapitre\u00a01"
@@ -138,6 +143,6 @@ def test_without_apt_one_line_says_what_to_pass(monkeypatch, tmp_path, failure, 
     monkeypatch.setattr(subprocess, "run", run)
     with pytest.raises(UserError, match=message) as error:
         debian.debian_fr().shards()
-    assert "gin/data/files.gin --gin.PATTERN" in str(error.value)
+    assert "--gin_file data/files.gin --gin.PATTERN" in str(error.value)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.rglob("*.jsonl"))

@@ -40,9 +40,7 @@ def test_tfds_through_mock_data():
 
 
 def test_tfds_reads_its_own_shards_and_names_its_splits(tmp_path, monkeypatch):
-    pytest.importorskip(
-        "importlib_resources", reason="TFDS 4.9 imports it on Python 3.11 without declaring it"
-    )
+    pytest.importorskip("importlib_resources", reason="TFDS 4.9 needs it on Python 3.11")
     import tensorflow_datasets
 
     class TinyTexts(tensorflow_datasets.core.GeneratorBasedBuilder):
