@@ -111,16 +111,22 @@ class MixtureBatches:
             tokens[rows] = self._streams[corpus].read(starts[rows], self.length + 1)
         return packed(tokens, self.cache.sep_id)
 
-    def validation(self, corpus: str, lo: int = 0, hi: int | None = None) -> Iterator[Batch]:
+    def validation(
+        self, corpus: str, most: int | None = None, lo: int = 0, hi: int | None = None
+    ) -> Iterator[Batch]:
         """The held-out split of one corpus once, in order; what is missing in the last batch has weight 0.
 
-        Every token of the split is a target exactly once. [lo, hi) as in `batch`.
+        Every token of the split is a target exactly once, or with `most` those of that many windows, spread evenly
+        over the split. [lo, hi) as in `batch`.
         """
         stream = self.cache.stream(corpus, "validation")
         windows = -(-(len(stream) - 1) // self.length)
-        for first in range(0, windows, self.batch_size):
-            rows = range(first + lo, first + (self.batch_size if hi is None else hi))
-            yield self._in_order(stream, rows)
+        count = min(most or windows, windows)
+        spread = np.arange(count) * windows // count  # all of them, in order, where count == windows
+        for first in range(0, count, self.batch_size):
+            rows = np.full(self.batch_size, windows)  # past the end: an empty row
+            rows[: count - first] = spread[first : first + self.batch_size]
+            yield self._in_order(stream, rows[lo:hi])
 
     @contextlib.contextmanager
     def prefetch(
@@ -136,8 +142,8 @@ class MixtureBatches:
         windows = step * self.batch_size * shares
         return dict(zip(self.corpora, (windows / self._windows).tolist(), strict=True))
 
-    def _in_order(self, stream: TokenStream, windows: range) -> Batch:
-        starts = np.arange(windows.start, windows.stop) * self.length
+    def _in_order(self, stream: TokenStream, windows: np.ndarray) -> Batch:
+        starts = windows * self.length
         targets = np.clip(len(stream) - 1 - starts, 0, self.length)  # in each window
         tokens = np.full((len(starts), self.length + 1), self.cache.pad_id, np.int32)
         full = targets == self.length

@@ -147,10 +147,20 @@ def test_validation_covers_the_split_once(toy, corpus, batch_size):
         assert (batch.segment_ids[~padding] >= 1).all()
 
 
+def test_some_windows_of_validation_are_spread_over_it(batches):
+    whole = [row.tobytes() for batch in batches.validation("a") for row in batch.inputs]
+    (some,) = batches.validation("a", most=4)
+    taken = [whole.index(row.tobytes()) for row in some.inputs[:4]]
+    assert taken == sorted(taken)
+    assert taken[0] == 0
+    assert taken[3] >= len(whole) // 2
+    assert not some.weights[4:].any()
+
+
 def test_validation_in_hosts(toy):
     batches = MixtureBatches(toy[0], RATES, batch_size=4, length=T)
     for whole, low, high in zip(
-        batches.validation("b"), batches.validation("b", 0, 2), batches.validation("b", 2, 4), strict=True
+        batches.validation("b"), batches.validation("b", lo=0, hi=2), batches.validation("b", lo=2, hi=4), strict=True
     ):
         assert same([np.concatenate(part) for part in zip(low, high, strict=True)], whole)
 
