@@ -36,7 +36,7 @@ DARK = Theme(ground="#15171c", ink="#e6e6e6", faint="#3a3d45", law="#ff7b6b", ra
 
 WIDTH, HEIGHT = 4.8, 3.4  # inches; legible when a journal's column shrinks it to 3.3
 HEADROOM = 1.45  # the loss axis ends here, times the worst point in the fit: above are the first steps
-FOOTROOM = 0.91  # and starts here, times the least loss: below stands what is said of the held-out run
+FOOTROOM = 0.89  # and starts here, times the least loss: below stands what is said of the held-out run
 EXTRAPOLATE = 3.0  # the law is drawn to this factor past the largest compute
 MOST_LABELS = 16  # runs that can be named on the figure
 FORMATS = (".png", ".pdf", ".svg")
