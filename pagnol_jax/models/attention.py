@@ -58,9 +58,12 @@ def _attend_block(query, key, value, allowed, slots, slopes):
     if slopes is not None:
         distance = slots[0][:, None] - slots[1][None, :]
         scores = scores - slopes * distance.astype(jnp.float32)
-    scores = jnp.where(allowed[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bkgts,bksd->bkgtd", weights, value)
+    scores = scores + jnp.where(allowed, 0.0, jnp.finfo(jnp.float32).min)[:, None, None]
+    top = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - top)
+    # Divided after the product with the values: the backward pass then sums over D instead of S.
+    out = jnp.einsum("bkgts,bksd->bkgtd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32)
+    return (out / weights.sum(axis=-1, keepdims=True)).astype(value.dtype)
 
 
 class Attention(nn.Module):
