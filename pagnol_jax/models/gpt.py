@@ -1,6 +1,7 @@
 """The GPT: embeddings, a scan over blocks, a final norm and a vocabulary projection."""
 
-from typing import Any
+import dataclasses
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 
 from pagnol_jax.models.attention import Attention, Cache
 from pagnol_jax.models.config import GPTConfig
-from pagnol_jax.models.layers import Embedding, FeedForward, layer_norm
+from pagnol_jax.models.layers import Embedding, FeedForward, layer_norm, parameter
 from pagnol_jax.models.masks import Mask
 from pagnol_jax.sharding.rules import constrain
 
@@ -58,8 +59,8 @@ class GPT(nn.Module):
         self.blocks = self.stack()
         self.final_norm = layer_norm(c, "final_norm")
         if not c.tie_embeddings:
-            normal = nn.with_logical_partitioning(nn.initializers.normal(c.init_stddev), ("embed", "vocab"))
-            self.head = self.param("head", normal, (c.d_model, c.vocab_size))
+            normal = nn.initializers.normal(c.init_stddev)
+            self.head = parameter(self, "head", ("embed", "vocab"), (c.d_model, c.vocab_size), normal)
 
     def stack(self) -> Any:
         """The blocks as one module, (carry, layers [L], positions, mask) -> (carry, None)."""
@@ -99,7 +100,7 @@ class GPT(nn.Module):
         layers = jnp.arange(self.config.num_layers)
         (x, cache), _ = self.blocks((x, cache), layers, positions, Mask() if mask is None else mask)
         if cache is not None:
-            cache = cache.replace(index=cache.index + tokens.shape[1])
+            cache = dataclasses.replace(cache, index=cache.index + tokens.shape[1])
         head = self.token_embedding.head() if self.config.tie_embeddings else self.head
         return self.final_norm(x), head, cache
 
@@ -109,6 +110,20 @@ class GPT(nn.Module):
         """tokens [B, T] -> logits [B, T, V] in float32."""
         features, head, _ = self.features(tokens, positions, mask)
         return project(features, head)
+
+
+def features(
+    config: GPTConfig,
+    params: Any,
+    tokens: jax.Array,
+    positions: jax.Array | None = None,
+    mask: Mask | None = None,
+    cache: Cache | None = None,
+    dropout_key: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array, Cache | None]:
+    """`GPT.features` as a function of the parameters; a key switches dropout on."""
+    rngs = {} if dropout_key is None else {"dropout": dropout_key}
+    return cast(Any, GPT(config).apply({"params": params}, tokens, positions, mask, cache, rngs=rngs, method="features"))
 
 
 def project(features: jax.Array, head: jax.Array) -> jax.Array:

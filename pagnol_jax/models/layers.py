@@ -1,6 +1,7 @@
 """Projections, norms and the feed-forward block, with logical axes on every parameter."""
 
 import math
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -8,6 +9,13 @@ import jax.numpy as jnp
 
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.sharding.rules import constrain, is_split
+
+
+def parameter(
+    module: nn.Module, name: str, axes: tuple[str | None, ...], shape: tuple[int, ...], initializer: Any
+) -> jax.Array:
+    """A float32 parameter of `module` with logical axes, whose metadata linen takes off on access."""
+    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(initializer, axes), shape))
 
 
 class Linear(nn.Module):
@@ -25,8 +33,8 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        normal = nn.with_logical_partitioning(nn.initializers.normal(self.stddev), self.axes)
-        kernel = self.param("kernel", normal, self.in_shape + self.out_shape).astype(self.dtype)
+        normal = nn.initializers.normal(self.stddev)
+        kernel = parameter(self, "kernel", self.axes, self.in_shape + self.out_shape, normal).astype(self.dtype)
         kernel = kernel.reshape(math.prod(self.in_shape), math.prod(self.out_shape))
         leading = x.shape[: x.ndim - len(self.in_shape)]
         # One token dimension makes the weight gradient a plain matrix product, which CPUs want; when the
@@ -35,8 +43,8 @@ class Linear(nn.Module):
         y = x.reshape(*rows, -1) @ kernel
         if self.use_bias:
             axes = self.axes[len(self.in_shape) :]
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, axes)
-            y = y + self.param("bias", zeros, self.out_shape).astype(self.dtype).reshape(-1)
+            bias = parameter(self, "bias", axes, self.out_shape, nn.initializers.zeros)
+            y = y + bias.astype(self.dtype).reshape(-1)
         return y.reshape(*leading, *self.out_shape)
 
 
@@ -88,8 +96,8 @@ class Embedding(nn.Module):
     axes: tuple[str | None, str] = ("vocab", "embed")
 
     def setup(self) -> None:
-        normal = nn.with_logical_partitioning(nn.initializers.normal(self.config.init_stddev), self.axes)
-        self.embedding = self.param("embedding", normal, (self.num, self.config.d_model))
+        normal = nn.initializers.normal(self.config.init_stddev)
+        self.embedding = parameter(self, "embedding", self.axes, (self.num, self.config.d_model), normal)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         return jnp.take(self.embedding, ids, axis=0).astype(self.config.dtype)

@@ -105,15 +105,9 @@ def make_steps(
 
 def batch_loss(model: GPTConfig, params: Any, batch: Batch, key: jax.Array | None, z_loss: float) -> Loss:
     """Sums of the loss over a batch; `key` switches dropout on."""
-    features, head, _ = gpt.GPT(model).apply(
-        {"params": params},
-        batch.inputs,
-        batch.positions,
-        Mask(batch.segment_ids),
-        rngs={} if key is None else {"dropout": key},
-        method="features",
-    )
-    return cross_entropy(features, head, batch.targets, batch.weights, z_loss)
+    inputs, targets, segment_ids, positions, weights = (jnp.asarray(x) for x in batch)
+    features, head, _ = gpt.features(model, params, inputs, positions, Mask(segment_ids), dropout_key=key)
+    return cross_entropy(features, head, targets, weights, z_loss)
 
 
 def accumulate(
