@@ -45,12 +45,11 @@ def place_labels(
       taken: texts on the axes already.
     """
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # settles the layout, hence the pixels
-    renderer = axes.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    frame = axes.get_window_extent(renderer)
+    frame = axes.get_window_extent()
     ink = np.unique(
         np.concatenate([_dense(axes.transData.transform(curve)) for curve in curves]).round(), axis=0
     )
-    boxes = [text.get_window_extent(renderer).padded(2) for text in taken]
+    boxes = [text.get_window_extent().padded(2) for text in taken]
     boxes += [Bbox([spot, spot]).padded(_SPOT) for spot in axes.transData.transform(spots)]
     for label in labels:
         candidates: list[tuple[float, int, Annotation, Bbox]] = []
@@ -60,7 +59,7 @@ def place_labels(
                     label.text, anchor, (dx, dy), textcoords="offset points", ha=horizontal, va=vertical,
                     fontsize=_SIZE, color=label.colour, zorder=6,
                 )  # fmt: skip
-                box = text.get_window_extent(renderer).padded(1)
+                box = text.get_window_extent().padded(1)
                 cost = _cost(box, frame, ink, boxes) + 0.3 * rank + 0.1 * preference
                 candidates.append((cost, len(candidates), text, box))
         _, _, best, box = min(candidates)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -65,7 +64,6 @@ def plot_frontier(
     }  # fmt: skip
     with matplotlib.rc_context(style):  # type: ignore[arg-type]
         figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=theme.ground, layout="constrained")
-        FigureCanvasAgg(figure)
         axes = figure.add_subplot(facecolor=theme.ground)
         draw_frontier(axes, fit, runs, unit, reference=reference, theme=theme)
         try:

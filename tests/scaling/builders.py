@@ -11,7 +11,7 @@ from pagnol_jax.scaling import NON_EMBEDDING, Curve, RunRecord
 
 
 def power_runs(
-    prefactor: float, exponent: float, count: int = 6, noise: float = 0.0, seed: int = 0, steps: int = 5
+    prefactor: float, exponent: float, count: int = 6, *, noise: float = 0.0, seed: int = 0, steps: int = 5
 ) -> list[RunRecord]:
     """Runs over three decades of compute, whose last points lie on L = prefactor * C^exponent up to noise."""
     random = np.random.default_rng(seed)
@@ -22,9 +22,7 @@ def power_runs(
         excess = np.linspace(0.5, 0, steps)  # not annealed yet: above the frontier
         loss = prefactor * compute**exponent * np.exp(excess + noise * random.normal())
         curve = Curve(tokens, compute, loss)
-        runs.append(
-            RunRecord(f"run{index}", curve, NON_EMBEDDING, 2 * size, size, tokenizer="bpe", corpus="wiki")
-        )
+        runs.append(RunRecord(f"run{index}", curve, NON_EMBEDDING, 2 * size, size, tokenizer="bpe", corpus="wiki"))
     return runs
 
 

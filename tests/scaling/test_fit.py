@@ -28,10 +28,10 @@ def test_recovers_an_exact_power_law(prefactor: float, exponent: float, count: i
 @settings(max_examples=30, deadline=None)
 def test_units_of_compute_and_loss_leave_the_exponent(compute: float, loss: float) -> None:
     runs = power_runs(20, -0.05, noise=0.01)
-    scaled = [
-        replace(run, curve=Curve(run.curve.tokens, compute * run.curve.compute_flops, loss * run.curve.loss_nats_per_token))
-        for run in runs
-    ]  # fmt: skip
+    scaled = []
+    for run in runs:
+        c, losses = compute * run.curve.compute_flops, loss * run.curve.loss_nats_per_token
+        scaled.append(replace(run, curve=Curve(run.curve.tokens, c, losses)))
     one, other = fit_frontier(runs, draws=20), fit_frontier(scaled, draws=20)
     assert other.exponent == pytest.approx(one.exponent, rel=1e-7)
     assert other.prefactor(FLOP) == pytest.approx(loss * one.prefactor(FLOP) * compute**-one.exponent, rel=1e-7)
@@ -78,7 +78,9 @@ def test_band_holds_the_law() -> None:
 
 def test_hold_out_is_the_run_of_most_compute() -> None:
     runs = power_runs(20, -0.05, 5)
-    worse = replace(runs[-1], curve=runs[-1].curve._replace(loss_nats_per_token=1.1 * runs[-1].curve.loss_nats_per_token))
+    worse = replace(
+        runs[-1], curve=runs[-1].curve._replace(loss_nats_per_token=1.1 * runs[-1].curve.loss_nats_per_token)
+    )
     held = fit_frontier([worse, *runs[:-1]]).hold_out
     assert held is not None
     assert held.run == 0

@@ -30,8 +30,13 @@ def test_curve_is_sorted_by_compute() -> None:
 
 @pytest.mark.parametrize(
     ("compute", "loss", "message"),
-    [([1.0], [math.nan], "loss of nan"), ([1.0], [-1.0], "loss of -1"), ([0.0], [1.0], "compute of 0"), ([], [], "no checkpoint")],
-)  # fmt: skip
+    [
+        ([1.0], [math.nan], "loss of nan"),
+        ([1.0], [-1.0], "loss of -1"),
+        ([0.0], [1.0], "compute of 0"),
+        ([], [], "no checkpoint"),
+    ],
+)
 def test_refuses_what_is_no_curve(compute: list[float], loss: list[float], message: str) -> None:
     with pytest.raises(UserError, match=f"run 'a' has a? ?{message}"):
         RunRecord("a", Curve(np.ones(len(loss)), np.array(compute), np.array(loss)))
