@@ -15,6 +15,9 @@ from pagnol_jax.errors import UserError
 from pagnol_jax.train.step import State
 
 
+LONGEST = 200  # characters of an error message
+
+
 class Checkpoints:
     """The checkpoints of a run: saved in the background, committed by a rename, the newest `keep` kept.
 
@@ -32,7 +35,7 @@ class Checkpoints:
         step = int(state.step)
         if step == self.manager.latest_step():
             return
-        note = {"step": step, "data": data, "checksums": checksums(state)}
+        note = {"step": step, "data": data, "layout": layout(state), "checksums": checksums(state)}
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state), note=ocp.args.JsonSave(note | {"seal": _seal(note)})
         )
@@ -49,48 +52,62 @@ class Checkpoints:
         try:
             action()
         except Exception as error:  # tensorstore, OSError and orbax each have their own
-            kept = ocp.utils.checkpoint_steps(self.folder)
-            last = f"the last good one is step {max(kept)}" if kept else "there is none yet"
-            raise UserError(f"a checkpoint could not be written ({one_line(error)}); {last}") from error
+            raise UserError(f"a checkpoint could not be written ({one_line(error)}); {self.newest()}") from error
+
+    def newest(self) -> str:
+        """What there is to go on from, in words."""
+        kept = ocp.utils.checkpoint_steps(self.folder)
+        return f"the last good one is step {max(kept)}" if kept else "there is none yet"
 
     def restore(self, abstract: State) -> tuple[State, dict[str, Any]] | None:
         """The newest checkpoint that is whole, on the shardings of `abstract`, and its note; None if there is none.
 
-        A damaged one is told on stderr and moved to `damaged/` beside the folder. Raises UserError if all are,
-        or if they hold another kind of state (another optimiser, say).
+        Damaged ones are told on stderr, and moved to `damaged/` beside the folder once an older one is read: if
+        none is, the fault may be elsewhere (no memory, no permission), and nothing is touched. Raises UserError
+        then, or if they hold another kind of state (another optimiser, say).
         """
-        steps = sorted(self.manager.all_steps(), reverse=True)
-        for step in steps:
+        damaged = []
+        for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                return self._restore(step, abstract)
+                restored = self._restore(step, abstract)
             except UserError:
                 raise
             except Exception as error:  # whatever orbax, tensorstore or a checksum find wrong with it
-                self._set_aside(step, error)
-        if steps:
-            raise UserError(f"no checkpoint under {self.folder} is readable: all were moved to damaged/")
+                damaged.append(step)
+                print(f"pagnol: checkpoint {step} is damaged: {one_line(error)}", file=sys.stderr)
+            else:
+                self._set_aside(damaged)
+                return restored
+        if damaged:
+            raise UserError(f"no checkpoint under {self.folder} can be read; without it the run starts anew")
         return None
 
     def _restore(self, step: int, abstract: State) -> tuple[State, dict[str, Any]]:
         note = verified(self.manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore())).note)
-        if set(note["checksums"]) != set(_paths(abstract)):
+        if note["layout"] != layout(abstract):
             raise UserError(f"checkpoint {step} of {self.folder} holds another model or optimiser than configured")
         state = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
         compare(note["checksums"], checksums(state))
         return state, note
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        print(f"pagnol: checkpoint {step} is damaged ({one_line(error)}); trying the one before", file=sys.stderr)
-        damaged = self.folder.parent / "damaged"
-        damaged.mkdir(exist_ok=True)
-        shutil.rmtree(damaged / str(step), ignore_errors=True)
-        shutil.move(self.folder / str(step), damaged / str(step))
+    def _set_aside(self, steps: list[int]) -> None:
+        folder = self.folder.parent / "damaged"
+        for step in steps:
+            folder.mkdir(exist_ok=True)
+            shutil.rmtree(folder / str(step), ignore_errors=True)
+            shutil.move(self.folder / str(step), folder / str(step))
         self.manager.reload()
 
 
 @jax.jit
 def _sums(tree: Any) -> Any:
     return jax.tree.map(_bit_sum, tree)
+
+
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether no array of a tree holds an infinity or a NaN."""
+    return jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]).all()
 
 
 def _bit_sum(x: jax.Array) -> jax.Array:
@@ -102,6 +119,11 @@ def _bit_sum(x: jax.Array) -> jax.Array:
     for axis, size in enumerate(x.shape):  # a flat index without a reshape, which would gather a sharded array
         index = index * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
     return (bits * (2 * index + 1)).sum(dtype=jnp.uint32)
+
+
+def layout(tree: Any) -> dict[str, str]:
+    """{path: dtype and shape} of every array of a tree."""
+    return {path: f"{x.dtype}{list(x.shape)}" for path, x in _paths(tree).items()}
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -134,6 +156,7 @@ def _seal(note: dict[str, Any]) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:200]
+    """The first line of an error's message, short enough for a terminal: its start, and its end (the reason)."""
+    line, *_ = str(error).strip().splitlines() or [type(error).__name__]
+    line = line.split(" [os_error_code=")[0]  # tensorstore goes on with all it knows of the array
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
