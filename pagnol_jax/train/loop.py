@@ -1,11 +1,11 @@
 """The training loop: it hands steps to the device, writes down what comes back, and never waits without need."""
 
 import collections
+import contextlib
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from pagnol_jax.data.batches import Batch, MixtureBatches
 from pagnol_jax.errors import UserError
-from pagnol_jax.train.checkpoint import Checkpoints
+from pagnol_jax.train.checkpoint import Checkpoints, all_finite
 from pagnol_jax.train.interrupt import Interrupt
 from pagnol_jax.train.peak import matmul_peak_flops
 from pagnol_jax.train.record import Log, RunFolder
@@ -40,6 +40,7 @@ class Loop:
         *,
         total_steps: int,
         evaluate_every: int,
+        evaluate_windows: int | None,
         checkpoint_every: int,
         keep: int,
         log_every: int,
@@ -50,6 +51,7 @@ class Loop:
         self.steps, self.data, self.mesh, self.folder = steps, data, mesh, folder
         self.total_steps, self.log_every = total_steps, log_every
         self.evaluate_every, self.checkpoint_every = evaluate_every, checkpoint_every
+        self.evaluate_windows = evaluate_windows
         self.flops_per_token, self.schedule, self.dtype = flops_per_token, schedule, dtype
         self.tokens_per_step = data.batch_size * data.length
         self.checkpoints = Checkpoints(folder.checkpoints, keep)
@@ -57,20 +59,28 @@ class Loop:
         self.identity = {"fingerprint": data.fingerprint, "tokens_per_step": self.tokens_per_step}
 
     def run(self, seed: int) -> signal.Signals | None:
-        """Trains to the end, or to a signal, which it returns after a checkpoint."""
-        with jax.set_mesh(self.mesh), Interrupt() as interrupt:
+        """Trains to the end, or to a signal, which it returns after a checkpoint.
+
+        Raises UserError for a full disk, a loss that is not finite, or checkpoints that do not fit.
+        """
+        try:
+            return self._run(seed)
+        except OSError as error:
+            what = f"{self.folder.path}: {error.strerror or error}"
+            raise UserError(f"{what}; of its checkpoints {self.checkpoints.newest()}") from error
+
+    def _run(self, seed: int) -> signal.Signals | None:
+        with jax.set_mesh(self.mesh), Interrupt() as interrupt, contextlib.ExitStack() as opened:
+            opened.callback(self.checkpoints.close)
             state = self.start(seed)
             start = int(state.step)
             self.folder.cut_back(start)
             self.log = Log(self.folder)
+            opened.callback(self.log.close)
             peak = matmul_peak_flops(self.dtype) * (self.mesh.size if jax.default_backend() != "cpu" else 1)
             self.bar = Progress(self.folder.path.name, start, self.total_steps, self.tokens_per_step, peak)
-            try:
-                return self._train(state, start, interrupt)
-            finally:
-                self.bar.close()
-                self.log.close()
-                self.checkpoints.close()
+            opened.callback(self.bar.close)
+            return self._train(state, start, interrupt)
 
     def start(self, seed: int) -> State:
         """The newest whole checkpoint, or a fresh state."""
@@ -90,22 +100,28 @@ class Loop:
                 self.pending.append((step + 1, metrics))
                 while len(self.pending) > AHEAD:
                     self._record(*self.pending.popleft())
-                self._after(step + 1, state, interrupt.signal)
-                if interrupt.signal:
+                stop = interrupt.signal  # read once: one that comes later is seen after the next step
+                self._after(step + 1, state, stop is not None)
+                if stop:
                     self.checkpoints.wait()
-                    return interrupt.signal
+                    return stop
         self.checkpoints.wait()
         return None
 
-    def _after(self, done: int, state: State, interrupted: signal.Signals | None) -> None:
-        """Evaluation and checkpoint, where due; metrics are written before the checkpoint that follows them."""
+    def _after(self, done: int, state: State, stop: bool) -> None:
+        """Evaluation and checkpoint, where due; metrics are written before the checkpoint that follows them.
+
+        A stop does not spare an evaluation that is due: the run that goes on from here would never make it.
+        """
         last = done == self.total_steps
-        evaluate = not interrupted and (last or done % self.evaluate_every == 0)
-        checkpoint = last or interrupted or done % self.checkpoint_every == 0
+        evaluate = last or done % self.evaluate_every == 0
+        checkpoint = last or stop or done % self.checkpoint_every == 0
         if not (evaluate or checkpoint):
             return
         while self.pending:
             self._record(*self.pending.popleft())
+        if not all_finite(state.params):
+            self._diverged(done, "a parameter that is not finite")
         if evaluate:
             self._evaluate(done, state)
         if checkpoint:
@@ -120,7 +136,7 @@ class Loop:
     def _record(self, step: int, metrics: Metrics) -> None:
         loss, z_loss, norm = (float(m) for m in jax.device_get(metrics))
         if not np.isfinite(loss) or not np.isfinite(norm):
-            self._diverged(step, loss, norm)
+            self._diverged(step, f"loss {loss} (gradient norm {norm})")
         tokens = step * self.tokens_per_step
         speed = self.bar.update(step, loss, self.flops_per_token)
         if step % self.log_every == 0 or step == self.total_steps:
@@ -129,15 +145,16 @@ class Loop:
             self.log.write("metrics", "train", line | {"gradient_norm": norm, "learning_rate": rate})
             self.log.write("speed", "speed", {"step": step} | speed)
 
-    def _diverged(self, step: int, loss: float, norm: float) -> None:
+    def _diverged(self, step: int, what: str) -> NoReturn:
         kept = self.folder.path / "diverged" / f"step_{step}.npz"
         kept.parent.mkdir(exist_ok=True)
         np.savez(kept, **self.data.batch(step - 1)._asdict())
-        raise UserError(f"loss {loss} (gradient norm {norm}) at step {step}; its batch is kept in {kept}")
+        raise UserError(f"{what} at step {step}; its batch is kept in {kept}")
 
     def _evaluate(self, step: int, state: State) -> None:
         for corpus in self.data.corpora:
-            sums = [self.steps.evaluate(state.params, self.put(b)) for b in self.data.validation(corpus)]
+            batches = self.data.validation(corpus, self.evaluate_windows)
+            sums = [self.steps.evaluate(state.params, self.put(batch)) for batch in batches]
             total = jax.tree.map(lambda *x: float(np.sum(x)), *jax.device_get(sums))
             nats = total.nats / total.weight
             line = {"step": step, "tokens": step * self.tokens_per_step, "split": "validation", "corpus": corpus}
