@@ -8,11 +8,11 @@ speed.jsonl        what depends on the machine: tokens/s and share of its matmul
 checkpoints/, tensorboard/
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pagnol_jax.train.tensorboard import TensorBoard
 
 PACKAGES = ("pagnol_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run must share with its folder; anything else (more steps, other evaluations) may change.
-IDENTITY = ("model", "tokenizer", "corpora", "seed", "tokens_per_step")
+IDENTITY = ("model", "tokenizer", "corpora", "rates", "length", "tokens_per_step", "seed", "batches")
 
 
 def versions() -> dict[str, str]:
@@ -30,13 +30,17 @@ def versions() -> dict[str, str]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces `path` in one step: a kill leaves the old file or the new one."""
+    """Replaces `path` in one step: a kill leaves the old file or the new one, a full disk (UserError) the old."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)  # a full disk has no room for it
+        raise UserError(f"{path}: {error.strerror or error}") from error
 
 
 class RunFolder:
@@ -70,7 +74,7 @@ class RunFolder:
             if changed := [key for key in IDENTITY if before.get(key) != record_[key]]:
                 raise UserError(f"{self.path} holds a run with another {' and '.join(changed)}; name another folder")
         self.path.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(tokenizer, self.tokenizer)
+        write_atomically(self.tokenizer, tokenizer.read_text(encoding="utf-8"))
         write_atomically(self.path / "config.gin", config)
         write_atomically(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
@@ -109,8 +113,8 @@ class Log:
             os.fsync(file.fileno())
 
     def close(self) -> None:
-        """Flushes and closes."""
-        self.flush()
-        self._tensorboard.close()
-        for file in self._files.values():
-            file.close()
+        """Flushes and closes, every file though one fails."""
+        with contextlib.ExitStack() as closing:
+            for file in (*self._files.values(), self._tensorboard):
+                closing.callback(file.close)
+            self.flush()
