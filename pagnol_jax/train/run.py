@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from pagnol_jax.data.batches import MixtureBatches
 from pagnol_jax.data.mixture import Mixture
 from pagnol_jax.data.prepare import open_batches
+from pagnol_jax.errors import UserError
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.sharding import mesh as meshes
 from pagnol_jax.sharding import rules
@@ -32,6 +33,7 @@ def train(
     z_loss: float = 0.0,
     microbatches: int = 1,
     evaluate_every: int = 500,
+    evaluate_windows: int | None = None,
     checkpoint_every: int = 500,
     keep: int = 3,
     log_every: int = 10,
@@ -41,13 +43,16 @@ def train(
 
     model: called with `vocab_size` (the tokenizer's) gives the configuration.
     config_text: gives the text of config.gin once all that it configures has been called.
+    evaluate_windows: windows per corpus that an evaluation takes, spread over the split; None takes all.
     batch_size, length: sequences per step over all devices, tokens per sequence.
     Raises UserError for a mesh that does not divide the sizes, a folder of another run, or a loss that is not finite.
     """
+    _check_counts(batch_size=batch_size, length=length, total_steps=total_steps, microbatches=microbatches)
+    _check_counts(evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every)
     mesh = meshes.make_mesh() if mesh is None else mesh
     data = open_batches(mixture, batch_size=batch_size, length=length, seed=seed)
     config = model(vocab_size=data.vocab_size)
-    rules.check({"batch": ("batch_size", batch_size), "length": ("length", length)} | config.sharded_sizes(), mesh)
+    _check_sizes(config, mesh, batch_size, length, microbatches)
     steps = make_steps(config, optimizer, mesh, z_loss=z_loss, microbatches=microbatches, seed=seed)
     folder = RunFolder(run_dir)
     record = describe(folder.path.name, config, mixture, data, optimizer, mesh, total_steps)
@@ -59,6 +64,7 @@ def train(
         folder,
         total_steps=total_steps,
         evaluate_every=evaluate_every,
+        evaluate_windows=evaluate_windows,
         checkpoint_every=checkpoint_every,
         keep=keep,
         log_every=log_every,
@@ -67,6 +73,21 @@ def train(
         dtype=config.dtype,
     )
     return loop.run(seed)
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise UserError(f"{name} {count!r} is not a whole number above 0")
+
+
+def _check_sizes(config: GPTConfig, mesh: Mesh, batch_size: int, length: int, microbatches: int) -> None:
+    batch = {"batch": ("batch_size", batch_size), "length": ("length", length)}
+    rules.check(batch | config.sharded_sizes(), mesh)
+    if batch_size % microbatches:
+        raise UserError(f"batch_size {batch_size} is not a multiple of microbatches {microbatches}")
+    if config.position.learned and length > config.max_length:
+        raise UserError(f"length {length} is more than the {config.max_length} positions that the model learns")
 
 
 def describe(
@@ -91,6 +112,7 @@ def describe(
         "bytes_per_token": data.bytes_per_token,
         "corpora": data.cache.manifest["sources"],
         "rates": dict(mixture.rates),
+        "batches": data.fingerprint,
         "tokens_per_step": data.batch_size * data.length,
         "length": data.length,
         "total_steps": total_steps,
