@@ -88,7 +88,7 @@ def call(function: Callable[..., T], **arguments: Any) -> T:
 
     try:
         return gin.get_configurable(function)(**arguments)
-    except UserError as error:  # without the lines that gin adds to every error
+    except (UserError, OSError) as error:  # without the lines that gin adds to every error
         raise UserError(_one_line(error)) from error
     except Exception as error:
         inner = re.search(r"In call to configurable '(\w+)'", str(error))
