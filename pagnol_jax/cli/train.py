@@ -29,7 +29,9 @@ def train_from_gin(files: list[str], bindings: list[str], run_dir: str) -> int:
     import sys
 
     import gin
+    from absl import logging
 
+    logging.set_verbosity(logging.FATAL)  # orbax logs pages for what is told here in a line
     gin_files.parse(files, bindings)
     from pagnol_jax.train.run import train
 
