@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 class Activation(NamedTuple):
@@ -34,7 +35,12 @@ def swiglu() -> Activation:
     return Activation("swiglu", jax.nn.silu, gated=True)
 
 
-_gelu_erf = functools.partial(jax.nn.gelu, approximate=False)
+def _gelu_erf(x: jax.Array) -> jax.Array:
+    # By erf: `jax.nn.gelu` goes through erfc, which costs CPUs several times as much.
+    half = 0.5 * x.astype(jnp.float32)
+    return (half + half * jax.lax.erf(2**0.5 * half)).astype(x.dtype)
+
+
 _gelu_tanh = functools.partial(jax.nn.gelu, approximate=True)
 
 ACTIVATIONS: dict[str, Callable[[], Activation]] = {f.__name__: f for f in (gelu, gelu_tanh, swiglu)}
