@@ -80,9 +80,7 @@ def _by_step(path: Path, lines: Sequence[Json], corpus: str | None) -> list[list
     for line in lines:
         if line["corpus"] in wanted:
             by_step.setdefault(line["step"], {})[line["corpus"]] = line
-    return [
-        [lines[name] for name in wanted] for _, lines in sorted(by_step.items()) if len(lines) == len(wanted)
-    ]
+    return [[lines[name] for name in wanted] for _, lines in sorted(by_step.items()) if len(lines) == len(wanted)]
 
 
 def _record(facts: Json, steps: Sequence[Sequence[Json]]) -> RunRecord:

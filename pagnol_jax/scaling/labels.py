@@ -46,9 +46,7 @@ def place_labels(
     """
     axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # settles the layout, hence the pixels
     frame = axes.get_window_extent()
-    ink = np.unique(
-        np.concatenate([_dense(axes.transData.transform(curve)) for curve in curves]).round(), axis=0
-    )
+    ink = np.unique(np.concatenate([_dense(axes.transData.transform(curve)) for curve in curves]).round(), axis=0)
     boxes = [text.get_window_extent().padded(2) for text in taken]
     boxes += [Bbox([spot, spot]).padded(_SPOT) for spot in axes.transData.transform(spots)]
     for label in labels:

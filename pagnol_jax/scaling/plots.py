@@ -35,7 +35,7 @@ DARK = Theme(ground="#15171c", ink="#e6e6e6", faint="#3a3d45", law="#ff7b6b", ra
 
 WIDTH, HEIGHT = 4.8, 3.4  # inches; legible when a journal's column shrinks it to 3.3
 HEADROOM = 1.45  # the loss axis ends here, times the worst point in the fit: above are the first steps
-FOOTROOM = 0.89  # and starts here, times the least loss: below stands what is said of the held-out run
+FOOTROOM = 0.17  # share of the loss axis added below the least loss, for what is said of the held-out run
 EXTRAPOLATE = 3.0  # the law is drawn to this factor past the largest compute
 MOST_LABELS = 16  # runs that can be named on the figure
 FORMATS = (".png", ".pdf", ".svg")
@@ -122,10 +122,7 @@ def _colours(runs: Sequence[RunRecord], theme: Theme) -> list[tuple[float, ...]]
     sizes = [run.parameters_non_embedding or run.parameters for run in runs]
     keys = [size or 0.0 for size in sizes] if all(sizes) else [run.curve.compute_flops[-1] for run in runs]
     ranks = np.unique(keys, return_inverse=True)[1]
-    return [
-        matplotlib.colormaps["viridis"](np.interp(rank, [0, max(ranks.max(), 1)], theme.ramp))
-        for rank in ranks
-    ]
+    return [matplotlib.colormaps["viridis"](np.interp(rank, [0, max(ranks.max(), 1)], theme.ramp)) for rank in ranks]
 
 
 def _set_axes(axes: Axes, curves: Sequence[Array], spots: Array, unit: ComputeUnit, run: RunRecord) -> None:
@@ -133,15 +130,15 @@ def _set_axes(axes: Axes, curves: Sequence[Array], spots: Array, unit: ComputeUn
     everything = np.concatenate(curves)
     top = min(HEADROOM * spots[:, 1].max(), 1.02 * everything[:, 1].max())
     shown = np.concatenate([everything[everything[:, 1] <= top], spots])
-    right, floor = EXTRAPOLATE * shown[:, 0].max(), FOOTROOM * shown[:, 1].min()
-    axes.set(xscale="log", yscale="log", xlim=(shown[:, 0].min() / 1.3, right), ylim=(floor, top))
+    right, low = EXTRAPOLATE * shown[:, 0].max(), shown[:, 1].min()
+    axes.set(
+        xscale="log", yscale="log", xlim=(shown[:, 0].min() / 1.3, right), ylim=(low * (low / top) ** FOOTROOM, top)
+    )
     decades = np.log10(right / shown[:, 0].min())
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,), numticks=9))
     axes.xaxis.set_minor_locator(LogLocator(subs=range(2, 10), numticks=99))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_locator(
-        FixedLocator(MaxNLocator(9, steps=[1, 2, 2.5, 5, 10]).tick_values(*axes.get_ylim()))
-    )
+    axes.yaxis.set_major_locator(FixedLocator(MaxNLocator(9, steps=[1, 2, 2.5, 5, 10]).tick_values(*axes.get_ylim())))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.tick_params(which="both", width=0.5, direction="out")
@@ -167,14 +164,10 @@ def _draw_law(axes: Axes, fit: FrontierFit, points: Array, unit: ComputeUnit, th
 def _draw_hold_out(axes: Axes, held: HoldOut, unit: ComputeUnit, theme: Theme) -> Label:
     """A ring on the held-out point, a cross where the others predict it; returns what to write there."""
     x = held.compute_flops / unit.flops
-    axes.scatter(
-        x, held.loss_nats_per_token, s=52, facecolor="none", edgecolor=theme.ink, linewidth=0.7, zorder=6
-    )
+    axes.scatter(x, held.loss_nats_per_token, s=52, facecolor="none", edgecolor=theme.ink, linewidth=0.7, zorder=6)
     axes.scatter(x, held.predicted, s=18, marker="x", color=theme.ink, linewidth=0.8, zorder=6)
     place = np.array([[x, held.loss_nats_per_token], [x, held.predicted]])
-    return Label(
-        f"× predicted without\nthis run, {held.error_percent:+.1f} %".replace("-", "\u2212"), theme.ink, place
-    )
+    return Label(f"× predicted without\nthis run, {held.error_percent:+.1f} %".replace("-", "\u2212"), theme.ink, place)
 
 
 def _run_labels(
@@ -197,6 +190,4 @@ def _write_law(axes: Axes, fit: FrontierFit, unit: ComputeUnit, theme: Theme) ->
     interval = fit.exponent_interval
     if interval is not None:
         text += f"\nexponent 95 % [{interval[0]:.4f}, {interval[1]:.4f}]".replace("-", "\u2212")
-    return axes.text(
-        0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", color=theme.law, linespacing=1.6
-    )
+    return axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", color=theme.law, linespacing=1.6)

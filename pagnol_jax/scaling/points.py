@@ -23,9 +23,7 @@ class Points(NamedTuple):
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Points:
         """The points of the given rows, which may repeat."""
-        return Points(
-            self.run[rows], self.tokens[rows], self.compute_flops[rows], self.loss_nats_per_token[rows]
-        )
+        return Points(self.run[rows], self.tokens[rows], self.compute_flops[rows], self.loss_nats_per_token[rows])
 
 
 Chooser = Callable[[Sequence[RunRecord]], Points]

@@ -57,9 +57,7 @@ def _sources(path: Path) -> list[Path]:
     if is_run_folder(path):
         return [path]
     children = sorted(path.iterdir())
-    found = [child for child in children if is_run_folder(child)] or [
-        c for c in children if c.suffix in READERS
-    ]
+    found = [child for child in children if is_run_folder(child)] or [c for c in children if c.suffix in READERS]
     if not found:
         raise UserError(f"{path} holds no run folder (run.json) and no table ({', '.join(READERS)})")
     return found

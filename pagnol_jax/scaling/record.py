@@ -74,9 +74,7 @@ class RunRecord:
         for what, column in (("loss", curve.loss_nats_per_token), ("compute", curve.compute_flops)):
             bad = column[~(np.isfinite(column) & (column > 0))]
             if bad.size:
-                raise UserError(
-                    f"run {self.name!r} has a {what} of {bad[0]:g}: it must be finite and positive"
-                )
+                raise UserError(f"run {self.name!r} has a {what} of {bad[0]:g}: it must be finite and positive")
         order = np.argsort(curve.compute_flops, kind="stable")
         object.__setattr__(self, "curve", Curve(*(column[order] for column in curve)))
 
@@ -127,9 +125,7 @@ def with_convention(run: RunRecord, convention: Convention) -> RunRecord:
             f"run {run.name!r} (compute convention: {said}) cannot be counted as {convention.name}: "
             "it lacks the parameters or the tokens"
         )
-    return replace(
-        run, convention=convention, curve=run.curve._replace(tokens=tokens, compute_flops=wanted * tokens)
-    )
+    return replace(run, convention=convention, curve=run.curve._replace(tokens=tokens, compute_flops=wanted * tokens))
 
 
 def check_comparable(runs: Sequence[RunRecord]) -> None:

@@ -114,21 +114,15 @@ def _resolve(path: Path, header: Sequence[str], chosen: Mapping[str, str]) -> di
     for field, names in COLUMNS.items():
         found = [chosen[field]] if field in chosen else [name for name in names if name in header]
         if len(found) > 1:
-            raise UserError(
-                f"{path}: both {' and '.join(found)} could be the {field}: say --columns {field}=..."
-            )
+            raise UserError(f"{path}: both {' and '.join(found)} could be the {field}: say --columns {field}=...")
         if found and found[0] not in header:
             raise UserError(f"{path} has no column {found[0]!r}; it has {', '.join(map(str, header))}")
         if found:
             fields[field] = found[0]
     if "loss" not in fields:
-        raise UserError(
-            f"{path} has no loss column: say --columns loss=... (it has {', '.join(map(str, header))})"
-        )
+        raise UserError(f"{path} has no loss column: say --columns loss=... (it has {', '.join(map(str, header))})")
     if {"compute_flops", "compute_pf_days"} <= fields.keys():
-        raise UserError(
-            f"{path} mixes units: it states compute in FLOP and in PF-days; keep one of the columns"
-        )
+        raise UserError(f"{path} mixes units: it states compute in FLOP and in PF-days; keep one of the columns")
     return fields
 
 
@@ -156,9 +150,7 @@ def _compute(cells: _Cells, tokens: Array) -> tuple[Array, Convention | None]:
         size = cells.number(field)
         if size is not None and "tokens" in cells.fields:
             return 6 * size * tokens, convention
-    raise UserError(
-        f"{cells.path} has neither compute nor tokens and parameters: say --columns compute_flops=..."
-    )
+    raise UserError(f"{cells.path} has neither compute nor tokens and parameters: say --columns compute_flops=...")
 
 
 def _convention(cells: _Cells) -> Convention | None:
