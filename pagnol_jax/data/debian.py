@@ -71,19 +71,29 @@ def _fetch(folder: Path) -> None:
 
 
 def _download(package: str, folder: Path) -> Path:
-    command = ["apt-get", "download", package, "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"]
-    try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    except FileNotFoundError:
-        raise UserError(f"debian_fr: this machine has no apt-get: {INSTEAD}") from None
-    except subprocess.TimeoutExpired:
-        raise UserError(f"debian_fr: apt-get download {package} hangs: {INSTEAD}") from None
+    """The package's archive; package lists of our own are fetched where the system has none that serve."""
+    result = _apt("download", package, folder=folder)
+    if result.returncode:
+        (folder / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        lists = ("-o", f"Dir::State::Lists={folder / 'lists'}", "-o", f"Dir::Cache={folder}")
+        if not any((folder / "lists").glob("*_Packages*")):
+            _apt("update", *lists, folder=folder)
+        result = _apt("download", package, *lists, folder=folder)
     found = sorted(folder.glob(f"{package}_*.deb"))
     if result.returncode or not found:
         errors = [line for line in result.stderr.splitlines() if line.startswith("E:")] or ["it failed"]
-        hint = "is there a network, and has 'apt-get update' been run? Or "
-        raise UserError(f"debian_fr: apt-get download {package}: {errors[0]}: {hint}{INSTEAD}")
+        raise UserError(f"debian_fr: apt-get download {package}: {errors[0]}: is there a network? Or {INSTEAD}")
     return found[0]
+
+
+def _apt(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["apt-get", *arguments, "-o", "Acquire::Retries=1", "-o", "Acquire::http::Timeout=20"]
+    try:
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+    except FileNotFoundError:
+        raise UserError(f"debian_fr: this machine has no apt-get: {INSTEAD}") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"debian_fr: apt-get {arguments[0]} hangs: {INSTEAD}") from None
 
 
 def _pages(archive: Path) -> Iterator[tuple[str, list[str]]]:
