@@ -99,6 +99,8 @@ class PAGnol:
         """
         if isinstance(prompts, str):
             return self([prompts], **options)[0]
+        if not prompts:
+            return []
         readers, chunks = self._decode(prompts, Options(**options), None)
         for tokens in chunks:
             for reader, row in zip(readers, tokens.tolist(), strict=True):
@@ -196,7 +198,5 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     """The run under `folder` whose checkpoints were written last. Raises UserError if there is none."""
     runs = [path.parent for path in folder.rglob("run.json") if (path.parent / "checkpoints").is_dir()]
     if not runs:
-        raise UserError(
-            f"no model: there is no run under {folder}/; train one, or name a folder with --model"
-        )
+        raise UserError(f"no model: there is no run under {folder}/; train one, or name a folder with --model")
     return max(runs, key=lambda run: (run / "checkpoints").stat().st_mtime)

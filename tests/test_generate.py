@@ -51,6 +51,7 @@ def test_one_prompt_gives_text_and_a_list_gives_a_list(pagnol):
     assert len(texts) == 3
     assert texts[0] == text
     assert pagnol([" Il était une fois "], mode="greedy") == [text]
+    assert pagnol([]) == []
 
 
 @pytest.mark.parametrize("mode", ["greedy", "top_k", "nucleus"])
