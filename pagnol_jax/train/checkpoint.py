@@ -1,9 +1,15 @@
 """Checkpoints: orbax for writing them, a sum over their bits for trusting them."""
 
+import contextlib
+import gc
 import json
+import logging
+import re
 import shutil
 import sys
+import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +19,6 @@ import orbax.checkpoint as ocp
 
 from pagnol_jax.errors import UserError
 from pagnol_jax.train.step import State
-
 
 LONGEST = 200  # characters of an error message
 
@@ -66,10 +71,11 @@ class Checkpoints:
         none is, the fault may be elsewhere (no memory, no permission), and nothing is touched. Raises UserError
         then, or if they hold another kind of state (another optimiser, say).
         """
-        damaged = []
+        damaged: list[int] = []
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                restored = self._restore(step, abstract)
+                with quiet_reading():
+                    restored = self._restore(step, abstract)
             except UserError:
                 raise
             except Exception as error:  # whatever orbax, tensorstore or a checksum find wrong with it
@@ -97,6 +103,24 @@ class Checkpoints:
             shutil.rmtree(folder / str(step), ignore_errors=True)
             shutil.move(self.folder / str(step), folder / str(step))
         self.manager.reload()
+
+
+@contextlib.contextmanager
+def quiet_reading() -> Iterator[None]:
+    """Where one array cannot be read, orbax drops its other reads, and each of them complains on stderr.
+
+    Some do so later, from threads of their own: after an error, those stay unheard.
+    """
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda x: None if str(x.exc_value) == "Event loop is closed" else before(x)
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+        sys.unraisablehook = before
+    finally:
+        gc.collect()  # what was dropped complains as it goes
+        logging.disable(logging.NOTSET)
 
 
 @jax.jit
@@ -156,7 +180,9 @@ def _seal(note: dict[str, Any]) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal: its start, and its end (the reason)."""
+    """What an error came from, in a line short enough for a terminal: the start and the end (the reason) of it."""
+    while error.__cause__:
+        error = error.__cause__
     line, *_ = str(error).strip().splitlines() or [type(error).__name__]
-    line = line.split(" [os_error_code=")[0]  # tensorstore goes on with all it knows of the array
+    line = re.split(r" \[(?:os_error_code|tensorstore_spec)", line)[0]  # there follows all there is to know
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
