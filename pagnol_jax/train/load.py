@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from pagnol_jax.errors import UserError
 from pagnol_jax.models import gpt
 from pagnol_jax.models.config import GPTConfig
-from pagnol_jax.train.checkpoint import checksums, compare, one_line, verified
+from pagnol_jax.train.checkpoint import checksums, compare, one_line, quiet_reading, verified
 from pagnol_jax.train.record import RunFolder
 
 
@@ -27,7 +27,9 @@ def load_run(path: str | Path) -> tuple[GPTConfig, Any, Path]:
     damage = "there is none yet"
     for step in steps:
         try:
-            return config, _params(folder.checkpoints.absolute() / str(step), config), folder.tokenizer
+            with quiet_reading():
+                params = _params(folder.checkpoints.absolute() / str(step), config)
+            return config, params, folder.tokenizer
         except Exception as error:  # whatever orbax, tensorstore or a checksum find wrong with it
             damage = f"step {step}: {one_line(error)}"
     raise UserError(f"{folder.path}: no checkpoint can be read ({damage})")
