@@ -115,6 +115,7 @@ class Log:
     def close(self) -> None:
         """Flushes and closes, every file though one fails."""
         with contextlib.ExitStack() as closing:
-            for file in (*self._files.values(), self._tensorboard):
+            closing.callback(self._tensorboard.close)
+            for file in self._files.values():
                 closing.callback(file.close)
             self.flush()
