@@ -169,7 +169,8 @@ class Progress:
 
     def __init__(self, name: str, start: int, total: int, tokens_per_step: int, peak_flops: float) -> None:
         self.bar = tqdm(total=total, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5)
-        self.tokens_per_step, self.peak, self.latest = tokens_per_step, peak_flops, {}
+        self.tokens_per_step, self.peak = tokens_per_step, peak_flops
+        self.latest: dict[str, str] = {}
         self.times = collections.deque([(start, time.perf_counter())], maxlen=32)
 
     def update(self, step: int, loss: float, flops_per_token: float) -> dict[str, float]:
