@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -42,7 +43,7 @@ def killed_at(tiny: Tiny, run_dir: Path, rng: random.Random, moment: str, *more:
         wait_until(process, lambda: newest(run_dir) > before)
     if moment == "checkpoint":
         wait_until(process, lambda: unfinished(run_dir))
-    time.sleep(rng.uniform(0, {"start-up": 6, "training": 0.5, "checkpoint": 0.03}[moment]))
+    time.sleep(rng.uniform(0, {"start-up": 6, "training": 2, "checkpoint": 0.03}[moment]))
     process.send_signal(signal.SIGKILL)
     status = finish(process).status
     writing = ", writing a checkpoint" if unfinished(run_dir) else ""
@@ -64,7 +65,7 @@ def check_kills(tiny: Tiny, whole: Path, run_dir: Path, moments: list[str], *mor
 
 
 def test_three_kills(tiny: Tiny, whole: Path, tmp_path: Path) -> None:
-    check_kills(tiny, whole, tmp_path / "run", ["training", "checkpoint", "start-up"])
+    check_kills(tiny, whole, tmp_path / "run", ["checkpoint", "start-up", "training"])
 
 
 @pytest.mark.slow
@@ -142,3 +143,21 @@ def test_full_disk_loses_nothing(tiny: Tiny, whole: Path, small_disk: Path, ever
     resumed = tiny.train(run_dir, *more)
     assert (resumed.status, resumed.errors[0]) == (0, f"pagnol: run resumes at step {kept}")
     assert_same_run(run_dir, whole)
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut short", "missing"])
+def test_damaged_checkpoint_falls_back(tiny: Tiny, whole: Path, tmp_path: Path, damage: str) -> None:
+    run_dir = Path(shutil.copytree(whole, tmp_path / "run"))
+    files = [path for path in run_dir.glob("checkpoints/60/state/**/*") if path.is_file()]
+    victim = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(victim.read_bytes())
+    content[random.Random(0).randrange(len(content))] ^= 4
+    victim.unlink()
+    if damage != "missing":
+        victim.write_bytes(content if damage == "flipped" else content[:-100])
+    result = tiny.train(run_dir)
+    assert result.status == 0
+    assert result.errors[0].startswith("pagnol: checkpoint 60 is damaged: ")
+    assert result.errors[1] == "pagnol: run resumes at step 50"
+    assert_same_run(run_dir, whole)
+    assert (run_dir / "damaged" / "60").is_dir()
