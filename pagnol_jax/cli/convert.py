@@ -22,13 +22,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog="example: pagnol convert runs/demo exported --to huggingface",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder or .pt file to read")
-    parser.add_argument(
-        "dest", type=Path, metavar="DEST", help="folder (for lairgpt: .pt file) to write; must be new"
-    )
+    parser.add_argument("dest", type=Path, metavar="DEST", help="folder (for lairgpt: .pt file) to write; must be new")
     parser.add_argument("--to", required=True, choices=FORMATS, help="format to write")
-    parser.add_argument(
-        "--num_heads", type=int, metavar="N", help="of a LairGPT file whose width is none of PAGnol's"
-    )
+    parser.add_argument("--num_heads", type=int, metavar="N", help="of a LairGPT file whose width is none of PAGnol's")
     parser.set_defaults(run=run)
 
 
@@ -51,9 +47,7 @@ def read(source: Path, num_heads: int | None) -> tuple[str, Weights]:
         from pagnol_jax.train.load import load_run
 
         config, params, tokenizer = load_run(source)
-        return "run", formats.Weights(
-            config, params, tokenizer.read_text("utf-8") if tokenizer.exists() else None
-        )
+        return "run", formats.Weights(config, params, tokenizer.read_text("utf-8") if tokenizer.exists() else None)
     format = formats.detect(source)
     return format.title, format.read(source, num_heads)
 

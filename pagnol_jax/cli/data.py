@@ -41,9 +41,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     info.set_defaults(run=run_info)
     for command in (build, info):
         gin_files.add_arguments(command)
-        command.add_argument(
-            "--cache_dir", metavar="DIR", help="default: $PAGNOL_CACHE, else ~/.cache/pagnol_jax"
-        )
+        command.add_argument("--cache_dir", metavar="DIR", help="default: $PAGNOL_CACHE, else ~/.cache/pagnol_jax")
 
 
 def mixture_from_gin(args: argparse.Namespace) -> Mixture:
@@ -81,9 +79,7 @@ def describe(cache: Cache, mixture: Mixture) -> None:
     print(cache.folder)
     print(f"{cache.vocab_size:,} tokens in the vocabulary, fingerprint {cache.tokenizer_fingerprint}")
     total = sum(mixture.rates.values())
-    print(
-        f"{'corpus':<24}{'split':<12}{'rate':>8}{'documents':>12}{'tokens':>16}{'bytes':>16}{'bytes/token':>13}"
-    )
+    print(f"{'corpus':<24}{'split':<12}{'rate':>8}{'documents':>12}{'tokens':>16}{'bytes':>16}{'bytes/token':>13}")
     for corpus in cache.corpora:
         for split in SPLITS:
             size = cache.size(corpus, split)

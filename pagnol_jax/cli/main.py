@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command. Returns its exit status: 0 done, 2 bad input (told in one line), 128 + n stopped by signal n."""
+    """Runs one command. Returns its exit status: 0 done, 2 bad input (one line on stderr), 128 + n for signal n."""
     arguments = sys.argv[1:] if arguments is None else arguments
     # t5x-style bindings, --gin.NAME=value, are taken out before argparse sees them.
     bindings = [a.removeprefix("--gin.") for a in arguments if a.startswith("--gin.")]

@@ -58,12 +58,8 @@ def _add_command(
     add("--unit", choices=UNITS, default="pf-days", help="unit of compute, for --at too (default: pf-days)")
     add("--convention", choices=CONVENTIONS, help="count compute anew, where that is exact")
     points = parser.add_mutually_exclusive_group()
-    points.add_argument(
-        "--points", choices=POINTS, default="final", help="which checkpoints to fit (default: final)"
-    )
-    points.add_argument(
-        "--at", type=_computes, metavar="C,...", help="the best run's checkpoint at each compute"
-    )
+    points.add_argument("--points", choices=POINTS, default="final", help="which checkpoints to fit (default: final)")
+    points.add_argument("--at", type=_computes, metavar="C,...", help="the best run's checkpoint at each compute")
     return parser
 
 
@@ -76,9 +72,7 @@ def _pairs(text: str) -> dict[str, str]:
 
     pairs = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
     if len(pairs) != len(text.split(",")) or not pairs.keys() <= COLUMNS.keys():
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not FIELD=COLUMN,... with FIELD of {', '.join(COLUMNS)}"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIELD=COLUMN,... with FIELD of {', '.join(COLUMNS)}")
     return pairs
 
 
@@ -92,15 +86,11 @@ def _computes(text: str) -> tuple[float, ...]:
     return values
 
 
-def _fit(
-    args: argparse.Namespace, exclude: Sequence[str]
-) -> tuple[list[RunRecord], FrontierFit, ComputeUnit]:
+def _fit(args: argparse.Namespace, exclude: Sequence[str]) -> tuple[list[RunRecord], FrontierFit, ComputeUnit]:
     from pagnol_jax import scaling
 
     unit = dict(zip(UNITS, (scaling.PF_DAY, scaling.FLOP), strict=True))[args.unit]
-    choosers = dict(
-        zip(POINTS, (scaling.final_points, scaling.pareto_points, scaling.every_point), strict=True)
-    )
+    choosers = dict(zip(POINTS, (scaling.final_points, scaling.pareto_points, scaling.every_point), strict=True))
     runs = scaling.read_runs(args.runs, args.corpus, args.columns, exclude)
     if not runs:
         raise UserError("no run is left to fit")

@@ -21,9 +21,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--corpus", metavar="PATTERN", help="files: .jsonl, .txt (each of them .zst or .gz too), .parquet"
     )
     source.add_argument("--gin_file", action="append", metavar="FILE", help="gin file of a mixture")
-    train.add_argument(
-        "--vocab_size", type=int, required=True, help="256 + 6 + the number of merges (PAGnol: 50262)"
-    )
+    train.add_argument("--vocab_size", type=int, required=True, help="256 + 6 + the number of merges (PAGnol: 50262)")
     train.add_argument("--output", required=True, metavar="FILE", help="where to write the tokenizer")
     train.set_defaults(run=run)
 
@@ -41,9 +39,7 @@ def run(args: argparse.Namespace) -> None:
     if args.gin_file:
         mixture = mixture_from_gin(args)
     else:
-        mixture = Mixture(
-            "files", {"files": files(args.corpus)}, {"files": 1.0}, trained_bpe(args.vocab_size)
-        )
+        mixture = Mixture("files", {"files": files(args.corpus)}, {"files": 1.0}, trained_bpe(args.vocab_size))
     check(mixture)
     with tqdm(desc="tokenizer: text", unit="B", unit_scale=True) as progress:
         tokenizer = train_bpe(training_texts(mixture, progress), args.vocab_size)

@@ -21,29 +21,23 @@ def attend(
     value: jax.Array,
     mask: Mask,
     slopes: jax.Array | None = None,
-    offset: jax.Array | int = 0,
 ) -> jax.Array:
-    """Softmax attention of query [B, T, H, D] over key and value [B, S, K, D], softmax in float32.
+    """Softmax attention of query [B, T, H, D] over key and value [B, T, K, D], softmax in float32.
 
-    Query t stands at key slot `offset` + t. `slopes` [H] are ALiBi's. Returns [B, T, H, D] in the dtype of `value`.
+    `slopes` [H] are ALiBi's. Returns [B, T, H, D] in the dtype of `value`. Over a cache, see `Cache.attend`.
     """
     batch, length, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     groups = heads // kv_heads
-    query = (
-        (query * head_dim**-0.5)
-        .reshape(batch, length, kv_heads, groups, head_dim)
-        .transpose(0, 2, 3, 1, 4)
-    )
+    query = (query * head_dim**-0.5).reshape(batch, length, kv_heads, groups, head_dim).transpose(0, 2, 3, 1, 4)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)  # [B, K, S, D]
     slopes = None if slopes is None else slopes.reshape(kv_heads, groups, 1, 1)
     # Blocks of queries skip the keys that lie wholly in their future: half of the work of a long sequence.
-    causal = isinstance(offset, int) and mask.bidirectional is None
     blocks = []
     for start in range(0, length, QUERY_BLOCK):
         stop = min(start + QUERY_BLOCK, length)
-        seen = offset + stop if causal else key.shape[2]
-        slots = offset + jnp.arange(start, stop), jnp.arange(seen)
+        seen = stop if mask.bidirectional is None else length
+        slots = jnp.arange(start, stop), jnp.arange(seen)
         rows = query[:, :, :, start:stop], key[:, :, :seen], value[:, :, :seen]
         blocks.append(_attend_block(*rows, mask.allowed(*slots), slots, slopes))
     out = blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=3)
@@ -52,9 +46,7 @@ def attend(
 
 def _attend_block(query, key, value, allowed, slots, slopes):
     """query [B, K, G, T, D], key and value [B, K, S, D], allowed [B or 1, T, S] -> [B, K, G, T, D]."""
-    scores = jnp.einsum(
-        "bkgtd,bksd->bkgts", query, key, preferred_element_type=jnp.float32
-    )
+    scores = jnp.einsum("bkgtd,bksd->bkgts", query, key, preferred_element_type=jnp.float32)
     if slopes is not None:
         distance = slots[0][:, None] - slots[1][None, :]
         scores = scores - slopes * distance.astype(jnp.float32)
@@ -86,9 +78,7 @@ class Attention(nn.Module):
         def project(name: str, heads: int, axis: str) -> jax.Array:
             axes = ("embed", axis, "head_dim")
             shape = (heads, c.head_dim)
-            y = Linear(
-                (c.d_model,), shape, axes, c.qkv_bias, c.init_stddev, c.dtype, name=name
-            )(x)
+            y = Linear((c.d_model,), shape, axes, c.qkv_bias, c.init_stddev, c.dtype, name=name)(x)
             return constrain(y, "batch", "length", axis, "head_dim")
 
         query = project("query", c.num_heads, "heads")

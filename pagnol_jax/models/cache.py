@@ -27,9 +27,7 @@ class Cache:
     @classmethod
     def empty(cls, config: GPTConfig, batch_size: int, slots: int) -> "Cache":
         shape = (batch_size * config.kv_heads, slots, config.head_dim)
-        keys, values = (
-            tuple(jnp.zeros(shape, config.dtype) for _ in range(config.num_layers)) for _ in range(2)
-        )
+        keys, values = (tuple(jnp.zeros(shape, config.dtype) for _ in range(config.num_layers)) for _ in range(2))
         return cls(keys, values, jnp.zeros((), jnp.int32))
 
     def write(self, layer: int, key: jax.Array, value: jax.Array) -> "Cache":
@@ -40,8 +38,7 @@ class Cache:
             for old, new in ((self.keys, key), (self.values, value))
         ]
         keys, values = (
-            (*old[:layer], new, *old[layer + 1 :])
-            for old, new in zip((self.keys, self.values), written, strict=True)
+            (*old[:layer], new, *old[layer + 1 :]) for old, new in zip((self.keys, self.values), written, strict=True)
         )
         return dataclasses.replace(self, keys=keys, values=values)
 

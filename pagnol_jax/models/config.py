@@ -25,8 +25,8 @@ class GPTConfig:
     num_kv_heads: int | None = None
     d_ff: int | None = None
     max_length: int = 1024
-    position: positions.Position = positions.learned()
-    activation: activations.Activation = activations.gelu()
+    position: positions.Position = dataclasses.field(default_factory=positions.learned)
+    activation: activations.Activation = dataclasses.field(default_factory=activations.gelu)
     embedding_norm: bool = False
     tie_embeddings: bool = False
     use_bias: bool = True

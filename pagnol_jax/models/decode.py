@@ -64,9 +64,7 @@ def unstack(config: GPTConfig, params: Any) -> Weights:
         return jax.tree.map(lambda x: leaf(x[layer]), params["blocks"])
 
     rest = {name: jax.tree.map(leaf, tree) for name, tree in params.items() if name != "blocks"}
-    return Weights(
-        config, rest | {"blocks": {str(layer): block(layer) for layer in range(config.num_layers)}}
-    )
+    return Weights(config, rest | {"blocks": {str(layer): block(layer) for layer in range(config.num_layers)}})
 
 
 @flax.struct.dataclass
@@ -130,9 +128,7 @@ def _turn(weights: Weights, state: State, sampler: Sampler, ending: Ending) -> S
 
 
 @functools.partial(jax.jit, donate_argnames="state")
-def advance(
-    weights: Weights, state: State, sampler: Sampler, ending: Ending, limit: int
-) -> tuple[State, jax.Array]:
+def advance(weights: Weights, state: State, sampler: Sampler, ending: Ending, limit: int) -> tuple[State, jax.Array]:
     """Chooses tokens until `limit` slots hold one or every row has ended: (state, all rows have ended).
 
     The state given is used up. Only another shape, configuration or kind of sampler is compiled anew.
@@ -185,6 +181,5 @@ def _round_up(size: int, step: int) -> int:
 def _check_length(config: GPTConfig, prompt: int, new_tokens: int) -> None:
     if prompt + new_tokens > config.max_length:
         raise UserError(
-            f"a prompt of {prompt} tokens and {new_tokens} new ones exceed the model's context "
-            f"of {config.max_length}"
+            f"a prompt of {prompt} tokens and {new_tokens} new ones exceed the model's context of {config.max_length}"
         )

@@ -28,9 +28,7 @@ class Block(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(
-        self, carry: Carry, layer: jax.Array, positions: jax.Array, mask: Mask
-    ) -> tuple[Carry, None]:
+    def __call__(self, carry: Carry, layer: jax.Array, positions: jax.Array, mask: Mask) -> tuple[Carry, None]:
         c = self.config
         x, cache = carry
         dropout = nn.Dropout(c.dropout_rate, deterministic=not self.has_rng("dropout"))
@@ -104,9 +102,7 @@ class GPT(nn.Module):
         head = self.token_embedding.head() if self.config.tie_embeddings else self.head
         return self.final_norm(x), head, cache
 
-    def __call__(
-        self, tokens: jax.Array, positions: jax.Array | None = None, mask: Mask | None = None
-    ) -> jax.Array:
+    def __call__(self, tokens: jax.Array, positions: jax.Array | None = None, mask: Mask | None = None) -> jax.Array:
         """tokens [B, T] -> logits [B, T, V] in float32."""
         features, head, _ = self.features(tokens, positions, mask)
         return project(features, head)
@@ -123,7 +119,9 @@ def features(
 ) -> tuple[jax.Array, jax.Array, Cache | None]:
     """`GPT.features` as a function of the parameters; a key switches dropout on."""
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    return cast(Any, GPT(config).apply({"params": params}, tokens, positions, mask, cache, rngs=rngs, method="features"))
+    return cast(
+        Any, GPT(config).apply({"params": params}, tokens, positions, mask, cache, rngs=rngs, method="features")
+    )
 
 
 def project(features: jax.Array, head: jax.Array) -> jax.Array:

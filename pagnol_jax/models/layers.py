@@ -81,10 +81,8 @@ class FeedForward(nn.Module):
             return constrain(layer(x), "batch", "length", "mlp")
 
         hidden = inner("up")
-        if c.activation.gated:
-            hidden = c.activation.function(inner("gate")) * hidden
-        else:
-            hidden = c.activation.function(hidden)
+        act = c.activation.function
+        hidden = act(inner("gate")) * hidden if c.activation.gated else act(hidden)
         return Linear(f, d, ("mlp", "embed"), c.use_bias, residual_stddev(c), c.dtype, name="down")(hidden)
 
 

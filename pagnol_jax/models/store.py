@@ -30,9 +30,7 @@ Params = dict[str, Any]
 Flat = dict[str, np.ndarray]
 
 
-def save(
-    folder: str | Path, config: GPTConfig, params: Params, tokenizer_file: str | Path | None = None
-) -> None:
+def save(folder: str | Path, config: GPTConfig, params: Params, tokenizer_file: str | Path | None = None) -> None:
     """Writes the model to a new folder, which appears only when it is whole.
 
     Raises UserError where the folder exists and is not empty, cannot be written, or where the parameters are
@@ -86,9 +84,7 @@ def check_shapes(flat: Flat, config: GPTConfig, where: str) -> None:
         raise UserError(f"{where}: {some(unknown)} not in this model")
     for name, shape in expected.items():
         if flat[name].shape != shape:
-            raise UserError(
-                f"{where}: {name} has shape {flat[name].shape}, its configuration asks for {shape}"
-            )
+            raise UserError(f"{where}: {name} has shape {flat[name].shape}, its configuration asks for {shape}")
 
 
 def some(names: list[str]) -> str:

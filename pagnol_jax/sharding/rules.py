@@ -29,9 +29,9 @@ def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any) -> P:
     """PartitionSpec of an array with logical `axes`; a mesh axis that does not divide its dimension is left out."""
     taken: set[str] = set()
     entries: list[Any] = [None] * len(axes)
-    for logical in RULES:
+    for logical, rule in RULES.items():
         for i, axis in enumerate(axes):
-            if axis == logical and (names := _fitting(RULES[logical], shape[i], mesh, taken)):
+            if axis == logical and (names := _fitting(rule, shape[i], mesh, taken)):
                 entries[i] = names if len(names) > 1 else names[0]
                 taken.update(names)
     return P(*entries)
@@ -41,7 +41,7 @@ def _fitting(rule: str | tuple[str, ...] | None, size: int, mesh: Any, taken: se
     names: tuple[str, ...] = ()
     for name in (rule,) if isinstance(rule, str) else rule or ():
         if mesh.shape[name] > 1 and name not in taken and size % mesh.shape[name] == 0:
-            names, size = names + (name,), size // mesh.shape[name]
+            names, size = (*names, name), size // mesh.shape[name]
     return names
 
 

@@ -47,7 +47,8 @@ def _total(features, head, targets, weights, z_loss):
     """(nats + z_loss, z_loss); only the first has a gradient."""
 
     def add(sums, chunk):
-        *_, nats, z = _chunk_sums(head, *chunk, z_loss)
+        x, targets, weights = chunk
+        *_, nats, z = _chunk_sums(head, x, targets, weights, z_loss)
         return (sums[0] + nats + z, sums[1] + z), None
 
     head = _gathered(head, features)
@@ -63,9 +64,7 @@ def _total_and_gradient(features, head, targets, weights, z_loss):
         # d/dlogits of weight * (log Z - logit[target] + z log(Z)^2) = weight * (p (1 + 2 z log Z) - onehot).
         scale = weights * (1 + 2 * z_loss * log_z)
         onehot = targets[..., None] == jax.lax.iota(targets.dtype, logits.shape[-1])
-        error = jnp.exp(logits - log_z[..., None]) * scale[..., None] - jnp.where(
-            onehot, weights[..., None], 0
-        )
+        error = jnp.exp(logits - log_z[..., None]) * scale[..., None] - jnp.where(onehot, weights[..., None], 0)
         error = constrain(error.astype(x.dtype), "batch", "length", "vocab")
         x_gradient = constrain(error @ gathered.T, "batch", "length", "embed")
         head_gradient += jnp.einsum("btd,btv->dv", x, error, preferred_element_type=jnp.float32)

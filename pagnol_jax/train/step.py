@@ -94,9 +94,7 @@ def make_steps(
     replicated = NamedSharding(mesh, P())
     return Steps(
         init=jax.jit(lambda key: nn.unbox(init(key)), out_shardings=sharding),
-        train=jax.jit(
-            train, in_shardings=(sharding, batches), out_shardings=(sharding, replicated), donate_argnums=0
-        ),
+        train=jax.jit(train, in_shardings=(sharding, batches), out_shardings=(sharding, replicated), donate_argnums=0),
         evaluate=jax.jit(evaluate, in_shardings=(sharding.params, batches), out_shardings=replicated),
         abstract_state=jax.tree.map(_abstract, nn.unbox(boxed), sharding),
         batch_sharding=batches,

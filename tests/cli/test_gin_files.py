@@ -74,8 +74,7 @@ def test_runs_lower_at_their_own_sizes(file: str) -> None:
     mesh = gin.get_configurable(meshes.make_mesh)()
     steps = make_steps(config, gin.get_configurable(adamw)(), mesh)
     leaf = {
-        d: jax.ShapeDtypeStruct((batch_size, length), d, sharding=steps.batch_sharding)
-        for d in ("int32", "float32")
+        d: jax.ShapeDtypeStruct((batch_size, length), d, sharding=steps.batch_sharding) for d in ("int32", "float32")
     }
     batch = Batch(*[leaf["int32"]] * 4, leaf["float32"])
     with jax.set_mesh(mesh):

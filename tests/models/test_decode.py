@@ -134,9 +134,7 @@ def test_ragged_batch_is_each_prompt_alone(sampler):
 def test_seed_decides_the_draws():
     params = parameters(SMALL)
     prompts = [[1, 2, 3], [1, 2, 3]]
-    first, again, other = (
-        run(SMALL, params, prompts, 20, sampling.nucleus(), seed=seed) for seed in (0, 0, 1)
-    )
+    first, again, other = (run(SMALL, params, prompts, 20, sampling.nucleus(), seed=seed) for seed in (0, 0, 1))
     assert (first == again).all()
     assert (first != other).any()
     assert (first[0] != first[1]).any()  # rows have their own keys

@@ -53,9 +53,7 @@ def test_round_trip(config: GPTConfig, dtype, tmp_path: Path):
     assert tokenizer == tmp_path / "model/tokenizer.json"
     assert tokenizer.read_text() == "{}"
     one, two = store.flatten(params), store.flatten(again)
-    assert {k: (v.dtype, v.tobytes()) for k, v in one.items()} == {
-        k: (v.dtype, v.tobytes()) for k, v in two.items()
-    }
+    assert {k: (v.dtype, v.tobytes()) for k, v in one.items()} == {k: (v.dtype, v.tobytes()) for k, v in two.items()}
 
 
 def test_boxed_jax_parameters(tmp_path: Path):

@@ -27,9 +27,7 @@ def inputs(batch=2, length=24, width=16, vocab=64, dtype=jnp.float32):
     features = jax.random.normal(keys[0], (batch, length, width)).astype(dtype)
     head = jax.random.normal(keys[1], (width, vocab)) / 4
     targets = jax.random.randint(keys[2], (batch, length), 0, vocab)
-    weights = jax.random.uniform(keys[3], (batch, length)) * (
-        jax.random.uniform(keys[2], (batch, length)) > 0.3
-    )
+    weights = jax.random.uniform(keys[3], (batch, length)) * (jax.random.uniform(keys[2], (batch, length)) > 0.3)
     return features, head, targets, weights
 
 
@@ -47,9 +45,7 @@ def gradients(function, features, head, targets, weights, z_loss):
 def assert_close(found, expected, tolerance):
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         scale = max(1, float(jnp.abs(b).max()))
-        np.testing.assert_allclose(
-            np.float32(a) / scale, np.float32(b) / scale, rtol=tolerance, atol=tolerance
-        )
+        np.testing.assert_allclose(np.float32(a) / scale, np.float32(b) / scale, rtol=tolerance, atol=tolerance)
 
 
 @settings(deadline=None, max_examples=8)
@@ -74,7 +70,8 @@ def test_without_gradient_and_without_weight():
 def test_bfloat16_accumulates_in_float32():
     args = inputs(dtype=jnp.bfloat16)
     found = gradients(cross_entropy, *args, 1e-3)
-    assert found[1][0].dtype == jnp.bfloat16 and found[1][1].dtype == jnp.float32
+    assert found[1][0].dtype == jnp.bfloat16
+    assert found[1][1].dtype == jnp.float32
     assert_close(found, gradients(plain, *args, 1e-3), 2e-2)
 
 
