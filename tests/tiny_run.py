@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
+import pytest
+
+from pagnol_jax.train import record
+from pagnol_jax.train.optimizer import Optimizer
 
 ROOT = Path(__file__).parents[1]
 GIN = """
@@ -98,6 +103,26 @@ class Tiny(NamedTuple):
     def train(self, run_dir: Path | str, *more: object, devices: int = 1) -> Result:
         """The tiny run, to its end."""
         return self.run(*self.command(run_dir, *more), devices=devices)
+
+
+class NoTensorBoard:
+    """For runs inside the tests' own process: each writer would import TensorFlow."""
+
+    def __init__(self, folder: Path) -> None: ...
+    def write(self, step: int, scalars: dict[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+def use(patch: pytest.MonkeyPatch, tiny: Tiny) -> None:
+    """Lets this process train the tiny run."""
+    patch.setenv("PAGNOL_CACHE", str(tiny.folder / "cache"))
+    patch.delenv("PAGNOL_DATA_DIR", raising=False)
+    patch.setattr(record, "TensorBoard", NoTensorBoard)
+
+
+def plain_sgd() -> Optimizer:
+    """An optimiser whose state is not AdamW's."""
+    return Optimizer(optax.sgd(1.0), optax.constant_schedule(1.0), "constant")
 
 
 def finish(process: subprocess.Popen[str]) -> Result:
