@@ -67,12 +67,16 @@ class RunFolder:
     def open(self, record: dict[str, Any], tokenizer: Path, config: str) -> None:
         """Creates the folder, or checks that what it holds is the same experiment.
 
-        Raises UserError naming what differs: another model, tokenizer, corpus, seed or batch is another run.
+        Raises UserError naming what differs (another model, tokenizer, corpus, seed or batch is another run), and
+        for a run that has gone further than `total_steps`.
         """
         if (self.path / "run.json").exists():
             before, record_ = self.read(), json.loads(json.dumps(record))
             if changed := [key for key in IDENTITY if before.get(key) != record_[key]]:
                 raise UserError(f"{self.path} holds a run with another {' and '.join(changed)}; name another folder")
+        done = max((int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit()), default=0)
+        if done > record["total_steps"]:
+            raise UserError(f"{self.path} is at step {done} already, past {record['total_steps']}")
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.tokenizer, tokenizer.read_text(encoding="utf-8"))
         write_atomically(self.path / "config.gin", config)

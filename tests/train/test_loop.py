@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pagnol_jax.cli.main import main
 from pagnol_jax.data.batches import Batch
 from pagnol_jax.data.mixture import Mixture
 from pagnol_jax.data.prepare import open_batches
+from pagnol_jax.train import loop
 from pagnol_jax.train.load import load_run
 from pagnol_jax.train.loop import Progress
 
@@ -79,6 +81,37 @@ def test_finished_is_finished(whole: Path, train: Any) -> None:
     before = (whole / "metrics.jsonl").read_bytes()
     assert train(whole) == 0
     assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_fewer_steps_than_done(whole: Path, train: Any, capsys: pytest.CaptureFixture) -> None:
+    assert train(whole, "--gin.TOTAL_STEPS=11") == 2
+    assert capsys.readouterr().err == f"pagnol: error: {whole} is at step 12 already, past 11\n"
+    assert json.loads((whole / "run.json").read_text())["total_steps"] == 12
+
+
+class StopAtTheEnd:
+    """An Interrupt whose signal comes while the twelfth step is made."""
+
+    reads = 0
+
+    def __enter__(self) -> "StopAtTheEnd":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    @property
+    def signal(self) -> signal.Signals | None:
+        self.reads += 1
+        return signal.SIGTERM if self.reads >= 12 else None
+
+
+def test_a_stop_skips_no_evaluation(whole: Path, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the run that goes on from that checkpoint would lack it for ever."""
+    monkeypatch.setattr(loop, "Interrupt", StopAtTheEnd)
+    run_dir = tmp_path / "run"
+    assert train(run_dir) == 128 + signal.SIGTERM
+    assert (run_dir / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert steps_kept(run_dir) == [6, 12]
 
 
 def test_resumed_on_another_mesh(whole: Path, train: Any, tmp_path: Path) -> None:
