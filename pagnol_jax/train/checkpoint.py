@@ -9,7 +9,7 @@ import shutil
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
+        ButClosedLoops.install()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=True)
         self.folder = folder.absolute()
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "note"))
@@ -105,19 +106,34 @@ class Checkpoints:
         self.manager.reload()
 
 
+class ButClosedLoops:
+    """An unraisable hook that passes all but one complaint on to the hook before it.
+
+    Where one array cannot be read or written, orbax closes the loop that the others report to, and each of them
+    says so on stderr, from threads of their own and when they like.
+    """
+
+    def __init__(self, before: Callable[[Any], object]) -> None:
+        self.before = before
+
+    def __call__(self, unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            self.before(unraisable)
+
+    @classmethod
+    def install(cls) -> None:
+        if not isinstance(sys.unraisablehook, cls):
+            sys.unraisablehook = cls(sys.unraisablehook)
+
+
 @contextlib.contextmanager
 def quiet_reading() -> Iterator[None]:
-    """Where one array cannot be read, orbax drops its other reads, and each of them complains on stderr.
-
-    Some do so later, from threads of their own: after an error, those stay unheard.
-    """
-    before = sys.unraisablehook
-    sys.unraisablehook = lambda x: None if str(x.exc_value) == "Event loop is closed" else before(x)
+    """Where one array cannot be read, what orbax drops of the others is neither logged nor warned of."""
+    ButClosedLoops.install()
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
-        sys.unraisablehook = before
     finally:
         gc.collect()  # what was dropped complains as it goes
         logging.disable(logging.NOTSET)
