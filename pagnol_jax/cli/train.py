@@ -26,12 +26,14 @@ def run(args: argparse.Namespace) -> int:
 
 def train_from_gin(files: list[str], bindings: list[str], run_dir: str) -> int:
     """Parses, trains in `run_dir`, and says on stderr how to go on if a signal came."""
+    import logging
     import sys
 
+    import absl.logging  # makes the logger that orbax uses
     import gin
-    from absl import logging
 
-    logging.set_verbosity(logging.FATAL)  # orbax logs pages for what is told here in a line
+    for name in (absl.logging.get_absl_logger().name, "asyncio"):  # pages for what is told here in a line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     gin_files.parse(files, bindings)
     from pagnol_jax.train.run import train
 
