@@ -22,6 +22,8 @@ from pagnol_jax.train.tensorboard import TensorBoard
 PACKAGES = ("pagnol_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run must share with its folder; anything else (more steps, other evaluations) may change.
 IDENTITY = ("model", "tokenizer", "corpora", "rates", "length", "tokens_per_step", "seed", "batches")
+# How a model is run, not what it is.
+EXECUTION = ("unroll", "remat")
 
 
 def versions() -> dict[str, str]:
@@ -71,8 +73,8 @@ class RunFolder:
         for a run that has gone further than `total_steps`.
         """
         if (self.path / "run.json").exists():
-            before, record_ = self.read(), json.loads(json.dumps(record))
-            if changed := [key for key in IDENTITY if before.get(key) != record_[key]]:
+            before, now = identity(self.read()), identity(json.loads(json.dumps(record)))
+            if changed := [key for key in IDENTITY if before[key] != now[key]]:
                 raise UserError(f"{self.path} holds a run with another {' and '.join(changed)}; name another folder")
         done = max((int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit()), default=0)
         if done > record["total_steps"]:
@@ -88,6 +90,12 @@ class RunFolder:
             if (self.path / name).exists():
                 lines = (self.path / name).read_text(encoding="utf-8").splitlines(keepends=True)
                 write_atomically(self.path / name, "".join(line for line in lines if _step(line) <= step))
+
+
+def identity(record: dict[str, Any]) -> dict[str, Any]:
+    """What makes a run the run it is."""
+    model = {key: value for key, value in record.get("model", {}).items() if key not in EXECUTION}
+    return {key: record.get(key) for key in IDENTITY} | {"model": model}
 
 
 def _step(line: str) -> float:

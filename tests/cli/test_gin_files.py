@@ -95,9 +95,17 @@ def rungs() -> list[tuple[str, str]]:
 @pytest.mark.usefixtures("toy_batches")
 @pytest.mark.parametrize(("ladder", "rung"), rungs())
 def test_rungs_train_two_steps(ladder: str, rung: str, tmp_path: Path) -> None:
-    gin_files.parse([ladder, rung], SMALL)
+    gin_files.parse([ladder, rung], [*SMALL, "config.GPTConfig.unroll=1"])  # scanned: quicker to compile
     assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
+
+
+@pytest.mark.usefixtures("toy_batches")
+def test_the_first_run_trains_two_steps(tmp_path: Path) -> None:
+    gin_files.parse(["runs/demo.gin"], SMALL)
+    assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None
+    gin_files.parse(["runs/demo.gin"], [*SMALL, "config.GPTConfig.unroll=1", "TOTAL_STEPS=3"])
+    assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None  # unrolling is not another model
 
 
 @pytest.mark.usefixtures("toy_batches")

@@ -38,9 +38,10 @@ def test_open_again(tmp_path: Path, tokenizer: Path) -> None:
     folder.open(RECORD | {"total_steps": 20, "mesh": {"data": 2}}, tokenizer, "a = 2\n")
     assert folder.read()["total_steps"] == 20
     assert (folder.path / "config.gin").read_text() == "a = 2\n"
+    folder.open(RECORD | {"model": {"value": "model", "unroll": 8, "remat": "full"}}, tokenizer, "a = 2\n")
     for key in IDENTITY:
         with pytest.raises(UserError, match=rf"holds a run with another {key}; name another folder"):
-            folder.open(RECORD | {key: "other"}, tokenizer, "a = 3\n")
+            folder.open(RECORD | {key: {"value": "other"}}, tokenizer, "a = 3\n")
     assert (folder.path / "config.gin").read_text() == "a = 2\n"
 
 
