@@ -19,7 +19,7 @@ demo: $(VENV)/.data
 	@echo "figure: $(RUNS)/law.png"
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m slow
