@@ -57,13 +57,18 @@ def _table(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> li
             f"{loss:.4f}",
             "-" if run.bytes_per_token is None else f"{loss / np.log(2) / run.bytes_per_token:.4f}",
             f"{predicted[row]:.4f}",
-            f"{100 * (predicted[row] / loss - 1):+.2f} %",
+            _percent(100 * (predicted[row] / loss - 1)),
         ))  # fmt: skip
     # A column that no source states says nothing.
     columns = [column for column in zip(*rows, strict=True) if set(column[1:]) != {"-"}]
     widths = [max(map(len, column)) for column in columns]
     lines = zip(*columns, strict=True)
     return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+
+
+def _percent(value: float) -> str:
+    """Two decimals with a sign; what rounds to zero has a plus."""
+    return f"{round(value, 2) + 0.0:+.2f} %"
 
 
 def _count(value: float | None) -> str:
@@ -101,8 +106,8 @@ def _hold_out_line(held: HoldOut | None, runs: Sequence[RunRecord]) -> str:
         return "hold-out   none: it needs at least three runs of unlike compute"
     return (
         f"hold-out   {runs[held.run].name}: {held.predicted:.4f} predicted from the others, "
-        f"{held.loss_nats_per_token:.4f} measured, error {held.error_percent:+.2f} % "
-        f"(free fit {held.error_percent_unconstrained:+.2f} %)"
+        f"{held.loss_nats_per_token:.4f} measured, error {_percent(held.error_percent)} "
+        f"(free fit {_percent(held.error_percent_unconstrained)})"
     )
 
 
