@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from pagnol_jax.sharding.rules import constrain
 
 # Float32 logits alive at once, in bytes on one device.
-CHUNK_BYTES = 1 << 26
+CHUNK_BYTES = 1 << 28
 
 
 class Loss(NamedTuple):
