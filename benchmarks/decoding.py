@@ -70,9 +70,7 @@ def serve() -> None:
         request = json.loads(line)
         keys = jax.random.split(jax.random.key(0), len(request["prompts"]))
         start = time.perf_counter()
-        chunks = decode.generate(
-            weights, request["prompts"], sampling.greedy(), request["new_tokens"], keys=keys
-        )
+        chunks = decode.generate(weights, request["prompts"], sampling.greedy(), request["new_tokens"], keys=keys)
         tokens = np.concatenate(list(chunks), axis=1)
         seconds = time.perf_counter() - start
         print(json.dumps({"seconds": seconds, "shape": tokens.shape}), flush=True)

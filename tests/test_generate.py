@@ -18,9 +18,7 @@ from pagnol_jax.generate import Detokenizer, Options, PAGnol, newest_run
 from pagnol_jax.models import gpt, positions, store
 from pagnol_jax.models.config import GPTConfig
 
-TEXT = [
-    "Il était une fois, près d'un château, une fée âgée. « Où êtes-vous ? » dit-elle, émue. 🌲 Œuvre d'été."
-] * 3
+TEXT = ["Il était une fois, près d'un château, une fée âgée. « Où êtes-vous ? » dit-elle, émue. 🌲 Œuvre d'été."] * 3
 
 
 @functools.cache

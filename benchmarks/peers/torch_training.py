@@ -74,12 +74,8 @@ def hugging_face(shape: Shape, dtype: str) -> Peer:
     return _peer(model, lambda ids: model(input_ids=ids).logits, shape, dtype)
 
 
-def _peer(
-    model: nn.Module, logits: Callable[[torch.Tensor], torch.Tensor], shape: Shape, dtype: str
-) -> Peer:
-    optimizer = torch.optim.AdamW(
-        model.parameters(), LEARNING_RATE, BETAS, EPSILON, WEIGHT_DECAY, fused=True
-    )
+def _peer(model: nn.Module, logits: Callable[[torch.Tensor], torch.Tensor], shape: Shape, dtype: str) -> Peer:
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, BETAS, EPSILON, WEIGHT_DECAY, fused=True)
     tokens = torch.from_numpy(shape.tokens())
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].reshape(-1)
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")

@@ -17,9 +17,7 @@ def _read(fields: arch.Fields) -> GPTConfig:
     parallel = bool(fields.get("parallel_attn", True))
     norms = fields.get("num_ln_in_parallel_attn") or (2 if new else 1)
     if (new and not parallel) or (parallel and not new and norms == 2):
-        raise UserError(
-            "config.json mixes the two Falcon architectures in a way that `transformers` cannot run"
-        )
+        raise UserError("config.json mixes the two Falcon architectures in a way that `transformers` cannot run")
     old_kv_heads = 1 if fields.get("multi_query", True) else heads
     rope = arch.read_rope(fields)
     bias = bool(fields.get("bias", False))

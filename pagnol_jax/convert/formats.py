@@ -75,11 +75,7 @@ def _read_lairgpt(source: Path, num_heads: int | None) -> Weights:
 def _write_lairgpt(dest: Path, weights: Weights) -> str:
     """The tokenizer goes beside the file; another one that is there already is not overwritten."""
     tokenizer = dest.with_name(store.TOKENIZER)
-    if (
-        weights.tokenizer is not None
-        and tokenizer.exists()
-        and tokenizer.read_text("utf-8") != weights.tokenizer
-    ):
+    if weights.tokenizer is not None and tokenizer.exists() and tokenizer.read_text("utf-8") != weights.tokenizer:
         raise UserError(f"{tokenizer} is another tokenizer: write to another folder")
     lairgpt.write(dest, weights.config, weights.params)
     if weights.tokenizer is not None:

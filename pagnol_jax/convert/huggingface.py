@@ -36,18 +36,14 @@ def read(folder: str | Path) -> tuple[GPTConfig, store.Params, str | None]:
     arch = _architecture_named(fields.get("model_type"), folder)
     try:
         config = _read_config(arch, fields)
-        params = table.to_ours(
-            arch.rows(config), _parameters(arch, tensors.read_folder(folder), config), config
-        )
+        params = table.to_ours(arch.rows(config), _parameters(arch, tensors.read_folder(folder), config), config)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from error
     text = folder / "tokenizer.json"
     return config, params, tokenizer.from_huggingface(text.read_text("utf-8")) if text.exists() else None
 
 
-def write(
-    folder: str | Path, config: GPTConfig, params: store.Params, tokenizer_text: str | None = None
-) -> str:
+def write(folder: str | Path, config: GPTConfig, params: store.Params, tokenizer_text: str | None = None) -> str:
     """Writes a folder that `AutoModelForCausalLM` and `AutoTokenizer` open; returns the name of the class.
 
     Raises UserError where no architecture computes this model, or the tokenizer has more tokens than it.

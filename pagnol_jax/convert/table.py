@@ -42,9 +42,7 @@ def transposed(layout: Layout) -> Layout:
 def heads_in(config: GPTConfig) -> Layout:
     """[H * D, d_model] <-> [H, D, d_model]: what reads the concatenated heads."""
     heads, dim = config.num_heads, config.head_dim
-    return Layout(
-        lambda a: (a.reshape(heads, dim, *a.shape[1:]),), lambda a: a.reshape(heads * dim, *a.shape[2:])
-    )
+    return Layout(lambda a: (a.reshape(heads, dim, *a.shape[1:]),), lambda a: a.reshape(heads * dim, *a.shape[2:]))
 
 
 def qkv_blocks(config: GPTConfig) -> Layout:

@@ -67,15 +67,11 @@ class MixtureBatches:
     corpora_fingerprints, fingerprint (of all that decides the batches).
     """
 
-    def __init__(
-        self, cache: Cache, rates: Mapping[str, float], batch_size: int, length: int, seed: int = 0
-    ) -> None:
+    def __init__(self, cache: Cache, rates: Mapping[str, float], batch_size: int, length: int, seed: int = 0) -> None:
         self.cache, self.batch_size, self.length, self.seed = cache, batch_size, length, seed
         self.rates = dict(rates)
         self.corpora = tuple(sorted(rates))
-        self.corpora_fingerprints = {
-            name: cache.manifest["sources"][f"corpus {name}"] for name in self.corpora
-        }
+        self.corpora_fingerprints = {name: cache.manifest["sources"][f"corpus {name}"] for name in self.corpora}
         self.tokenizer: dict[str, Any] = cache.manifest["tokenizer"]
         self.tokenizer_file = cache.folder / "tokenizer.json"
         self.tokens_per_step = batch_size * length
@@ -111,9 +107,7 @@ class MixtureBatches:
             tokens[rows] = self._streams[corpus].read(starts[rows], self.length + 1)
         return packed(tokens, self.cache.sep_id)
 
-    def validation(
-        self, corpus: str, most: int | None = None, lo: int = 0, hi: int | None = None
-    ) -> Iterator[Batch]:
+    def validation(self, corpus: str, most: int | None = None, lo: int = 0, hi: int | None = None) -> Iterator[Batch]:
         """The held-out split of one corpus once, in order; what is missing in the last batch has weight 0.
 
         Every token of the split is a target exactly once, or with `most` those of that many windows, spread evenly

@@ -76,9 +76,7 @@ def files(pattern: str) -> Corpus:
     """`jsonl`, `text` or `parquet`, by the end of the pattern."""
     kind = Path(re.sub(r"\.(zst|gz|xz)$", "", pattern)).suffix
     if kind not in _BY_SUFFIX:
-        raise UserError(
-            f"{pattern}: ends in none of {', '.join(_BY_SUFFIX)} (or these with .zst, .gz or .xz)"
-        )
+        raise UserError(f"{pattern}: ends in none of {', '.join(_BY_SUFFIX)} (or these with .zst, .gz or .xz)")
     return _BY_SUFFIX[kind](pattern)
 
 

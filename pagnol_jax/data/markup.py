@@ -110,9 +110,7 @@ _BLOCKS = frozenset(
         "figure",
     ]
 )
-_DROPPED = frozenset(
-    ["script", "style", "head", "nav", "header", "footer", "aside", "pre", "form", "button", "title"]
-)
+_DROPPED = frozenset(["script", "style", "head", "nav", "header", "footer", "aside", "pre", "form", "button", "title"])
 
 
 class _Prose(HTMLParser):

@@ -69,9 +69,7 @@ def _notice_changes(mixture: Mixture, cache: Cache) -> None:
 @contextlib.contextmanager
 def _only_builder(folder: Path) -> Iterator[None]:
     """Holds the folder's lock; a second builder waits for the first (a killed one's lock is free)."""
-    if getattr(
-        multiprocessing.current_process(), "_inheriting", False
-    ):  # else it would wait for its own parent
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # else it would wait for its own parent
         raise RuntimeError("a script that builds a cache needs its `if __name__ == '__main__':`")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as lock:

@@ -85,9 +85,7 @@ def _tfds_shards(name: str, split: str) -> list[Shard]:
     return [Shard(split, part, parts) for part in range(parts)]
 
 
-def _read_tfds(
-    name: str, split: str, field: str, clean: Callable[[str], str], shard: Shard
-) -> Iterator[Document]:
+def _read_tfds(name: str, split: str, field: str, clean: Callable[[str], str], shard: Shard) -> Iterator[Document]:
     import tensorflow_datasets
 
     builder = _tfds_builder(name)
@@ -107,9 +105,7 @@ def _hub_stream(name: str, config: str | None, split: str, revision: str | None)
     try:
         import datasets
     except ImportError as error:
-        raise UserError(
-            f"{name}: datasets is not installed ({error}): pip install 'pagnol_jax[data]'"
-        ) from None
+        raise UserError(f"{name}: datasets is not installed ({error}): pip install 'pagnol_jax[data]'") from None
     try:
         return datasets.load_dataset(name, config, split=split, revision=revision, streaming=True)
     except Exception as error:
@@ -121,9 +117,7 @@ def _hub_shards(stream: Callable[[], Any], name: str) -> list[Shard]:
     return [Shard(name, part, parts) for part in range(parts)]
 
 
-def _read_hub(
-    stream: Callable[[], Any], field: str, max_documents: int | None, shard: Shard
-) -> Iterator[Document]:
+def _read_hub(stream: Callable[[], Any], field: str, max_documents: int | None, shard: Shard) -> Iterator[Document]:
     limit = None if max_documents is None else len(range(shard.part, max_documents, shard.parts))
     records = iter(stream().shard(num_shards=shard.parts, index=shard.part))
     for index in itertools.count():

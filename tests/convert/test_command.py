@@ -29,9 +29,7 @@ def this_command_alone(monkeypatch):
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    train_bpe(["Bonjour le monde, comment ça va ? Au revoir le monde."] * 3, 290).save(
-        tmp_path / "t/tokenizer.json"
-    )
+    train_bpe(["Bonjour le monde, comment ça va ? Au revoir le monde."] * 3, 290).save(tmp_path / "t/tokenizer.json")
     store.save(tmp_path / "source", CONFIG, random_params(CONFIG), tmp_path / "t/tokenizer.json")
     return tmp_path / "source"
 
@@ -66,9 +64,7 @@ def test_run_folder(source: Path, tmp_path: Path, capsys):
     params, folder = random_params(CONFIG), RunFolder(tmp_path / "run")
     folder.open({"model": CONFIG.to_json(), "total_steps": 1}, source / "tokenizer.json", config="")
     checkpoints = Checkpoints(folder.checkpoints)
-    checkpoints.save(
-        State(jnp.ones((), jnp.int32), jax.tree.map(jnp.asarray, params), {"mu": jnp.ones(3)}), {}
-    )
+    checkpoints.save(State(jnp.ones((), jnp.int32), jax.tree.map(jnp.asarray, params), {"mu": jnp.ones(3)}), {})
     checkpoints.wait()
     checkpoints.close()
     assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out"), "--to", "pagnol"]) == 0

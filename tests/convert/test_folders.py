@@ -52,9 +52,7 @@ def _assert_reads(folder: Path) -> None:
 def test_shards(folder: Path, name: str, write):
     where = _shard(folder, name, write)
     _assert_reads(folder)
-    (folder / f"{name}.index.json").write_text(
-        json.dumps({"weight_map": where | {"lost.weight": where.popitem()[1]}})
-    )
+    (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": where | {"lost.weight": where.popitem()[1]}}))
     with pytest.raises(UserError, match=r"no shard holds lost\.weight"):
         huggingface.read(folder)
     (folder / f"{name}.index.json").write_text(json.dumps({"weight_map": {"a": "../../etc/passwd"}}))
@@ -70,9 +68,7 @@ def test_torch_file_alone(folder: Path):
 
 def test_names_of_old_checkpoints(folder: Path):
     """No prefix, attention masks kept as tensors, a copy of the tied head."""
-    tensors = {
-        name.removeprefix("transformer."): array for name, array in load_file(folder / WEIGHTS).items()
-    }
+    tensors = {name.removeprefix("transformer."): array for name, array in load_file(folder / WEIGHTS).items()}
     tensors |= {"h.0.attn.bias": np.ones((1, 1, 7, 7)), "h.1.attn.masked_bias": np.zeros(1)}
     tensors["lm_head.weight"] = tensors["wte.weight"].copy()
     save_file(tensors, folder / WEIGHTS)

@@ -57,9 +57,7 @@ MODELS = {
     "neox pagnol xl": lambda: _neox(False, 1.0),
     "neox tied": lambda: _neox(True, 0.5, tie_word_embeddings=True, hidden_act="gelu_new"),
     "bloom 12 heads": lambda: hf.BloomForCausalLM(hf.BloomConfig(**BLOOM, n_head=12)),
-    "bloom 8 heads untied": lambda: hf.BloomForCausalLM(
-        hf.BloomConfig(**BLOOM, n_head=8, tie_word_embeddings=False)
-    ),
+    "bloom 8 heads untied": lambda: hf.BloomForCausalLM(hf.BloomConfig(**BLOOM, n_head=8, tie_word_embeddings=False)),
     "falcon 7b": _falcon,
     "falcon old multi-head": lambda: _falcon(multi_query=False, bias=True),
     "falcon 40b": lambda: _falcon(new_decoder_architecture=True, num_kv_heads=2),
@@ -71,9 +69,7 @@ MODELS = {
         rope_parameters={"rope_type": "default", "rope_theta": 500042.0},
     ),
     "falcon rw": lambda: _falcon(alibi=True, parallel_attn=False, multi_query=False, bias=True),
-    "falcon multi-query in sequence": lambda: _falcon(
-        parallel_attn=False, bias=True, tie_word_embeddings=False
-    ),
+    "falcon multi-query in sequence": lambda: _falcon(parallel_attn=False, bias=True, tie_word_embeddings=False),
 }
 
 
@@ -113,18 +109,12 @@ def test_exported_model_generates_the_same_tokens(name: str, tmp_path: Path):
     np.testing.assert_array_equal(theirs, our_greedy(config, params, ids, 12))
 
 
-@pytest.mark.parametrize(
-    "position", [positions.none(), positions.learned(), positions.rotary()], ids=lambda p: p.name
-)
-@pytest.mark.parametrize(
-    "biases", [{"use_bias": False}, {"norm_bias": False}, {"attention_bias": False}], ids=str
-)
+@pytest.mark.parametrize("position", [positions.none(), positions.learned(), positions.rotary()], ids=lambda p: p.name)
+@pytest.mark.parametrize("biases", [{"use_bias": False}, {"norm_bias": False}, {"attention_bias": False}], ids=str)
 def test_what_is_absent_is_written_as_zeros(position, biases: dict, tmp_path: Path):
     config = GPTConfig(VOCAB, 2, 24, 3, max_length=40, position=position, **biases)
     params = random_params(config)
     huggingface.write(tmp_path / "model", config, params)
     model = hf.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     ids = tokens()
-    np.testing.assert_allclose(
-        our_logits(config, params, ids), their_logits(model, ids), rtol=1e-5, atol=2e-5
-    )
+    np.testing.assert_allclose(our_logits(config, params, ids), their_logits(model, ids), rtol=1e-5, atol=2e-5)

@@ -50,9 +50,7 @@ def test_hosts_rows_make_up_the_batch(batches, hosts):
 
 def test_batch_size_does_not_change_the_stream(toy, batches):
     small = MixtureBatches(toy[0], RATES, batch_size=2, length=T, seed=5)
-    assert same(
-        [np.concatenate(x) for x in zip(*(small.batch(s) for s in range(4)), strict=True)], batches.batch(0)
-    )
+    assert same([np.concatenate(x) for x in zip(*(small.batch(s) for s in range(4)), strict=True)], batches.batch(0))
 
 
 def test_each_pass_reads_every_window_once(toy):
@@ -74,9 +72,7 @@ def test_each_pass_reads_every_window_once(toy):
 def test_rates_are_exact(batches):
     count = sum(int((batches.batch(step).inputs[:, 1:] % 2).any(axis=1).sum()) for step in range(200))
     from_b = sum(
-        int(any(token % 2 for token in row if token > SEP))
-        for step in range(200)
-        for row in batches.batch(step).inputs
+        int(any(token % 2 for token in row if token > SEP)) for step in range(200) for row in batches.batch(step).inputs
     )
     assert count == from_b == 200 * 8 // 4
 
@@ -121,9 +117,7 @@ def test_no_target_is_predicted_from_another_document():
     assert batch.inputs.tolist() == [[5, 6, SEP, 7, SEP, 8]]
     assert batch.segment_ids.tolist() == [[1, 1, 2, 2, 3, 3]]
     assert batch.positions.tolist() == [[0, 1, 0, 1, 0, 1]]
-    assert batch.targets.tolist() == [
-        [6, SEP, 7, SEP, 8, 9]
-    ]  # 7 from <SEP> alone, <SEP> from its own document
+    assert batch.targets.tolist() == [[6, SEP, 7, SEP, 8, 9]]  # 7 from <SEP> alone, <SEP> from its own document
 
 
 @pytest.mark.parametrize("corpus", ["a", "b"])
@@ -190,8 +184,6 @@ def test_a_corpus_below_one_window_is_refused(toy):
 
 
 def test_wide_vocabulary(tmp_path):
-    cache = write_cache(
-        tmp_path / "wide", {"a": {"train": [[[70_000, 5]] * 4], "validation": [[[70_000]]]}}, "<u4"
-    )
+    cache = write_cache(tmp_path / "wide", {"a": {"train": [[[70_000, 5]] * 4], "validation": [[[70_000]]]}}, "<u4")
     batch = MixtureBatches(cache, {"a": 1.0}, batch_size=1, length=12).batch(0)
     assert batch.targets.tolist() == [[70_000, 5, SEP] * 4]

@@ -210,9 +210,7 @@ def test_a_killed_build_goes_on_where_it_stopped(built, tmp_path):
     assert cache.manifest == uninterrupted.manifest
     for corpus in cache.corpora:
         for record in (r for split in SPLITS for r in cache.shards(corpus, split)):
-            assert (folder / record["file"]).read_bytes() == (
-                uninterrupted.folder / record["file"]
-            ).read_bytes()
+            assert (folder / record["file"]).read_bytes() == (uninterrupted.folder / record["file"]).read_bytes()
     assert not list(folder.rglob("*.tmp"))
 
 

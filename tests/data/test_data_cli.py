@@ -81,9 +81,7 @@ def test_tokenizer_train(texts, tmp_path, capsys):
         "--output",
         str(tmp_path / "b.json"),
     )
-    assert (
-        Tokenizer.load(tmp_path / "b.json").fingerprint == Tokenizer.load(tmp_path / "a/t.json").fingerprint
-    )
+    assert Tokenizer.load(tmp_path / "b.json").fingerprint == Tokenizer.load(tmp_path / "a/t.json").fingerprint
 
 
 def test_build_then_info(texts, tmp_path, capsys):

@@ -81,9 +81,7 @@ def fake_package(path, files, compress, suffix):
         (f"data.tar{suffix}", compress(tar_bytes.getvalue())),
     ):
         archive += (
-            f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode()
-            + data
-            + b"\n" * (len(data) % 2)
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode() + data + b"\n" * (len(data) % 2)
         )
     path.write_bytes(archive)
 

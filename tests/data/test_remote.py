@@ -48,9 +48,7 @@ def test_tfds_reads_its_own_shards_and_names_its_splits(tmp_path, monkeypatch):
         pkg_dir_path = tmp_path  # a class in no package
 
         def _info(self):
-            features = tensorflow_datasets.features.FeaturesDict(
-                {"text": tensorflow_datasets.features.Text()}
-            )
+            features = tensorflow_datasets.features.FeaturesDict({"text": tensorflow_datasets.features.Text()})
             return tensorflow_datasets.core.DatasetInfo(builder=self, features=features)
 
         def _split_generators(self, dl_manager):
@@ -105,19 +103,14 @@ class Hub(BaseHTTPRequestHandler):
         path = urlparse(self.path).path
         if "/resolve/" in path:
             name = path.split(f"/resolve/{SHA}/")[-1].split("/resolve/main/")[-1]
-            return (
-                self.file(FILES[name])
-                if name in FILES
-                else self.reply({"error": "no file"}, 404, "EntryNotFound")
-            )
+            return self.file(FILES[name]) if name in FILES else self.reply({"error": "no file"}, 404, "EntryNotFound")
         if not path.startswith("/api/datasets/pages/fr"):
             return self.reply({"error": "no data set"}, 404, "RepoNotFound")
         if "/tree/" in path:
             folder = path.split("/tree/")[1].partition("/")[2]
             directory = [{"type": "directory", "path": "data", "oid": SHA}] if not folder else []
             return self.reply(
-                directory
-                + [self.entry(name) for name in FILES if folder or "recursive=true" in self.path.lower()]
+                directory + [self.entry(name) for name in FILES if folder or "recursive=true" in self.path.lower()]
             )
         siblings = [{"rfilename": name} for name in FILES]
         return self.reply({"id": "pages/fr", "sha": SHA, "private": False, "tags": [], "siblings": siblings})

@@ -41,9 +41,7 @@ def test_round_trip_of_any_text(tokenizer, text):
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.sampled_from([*SPECIALS, " ", "\n", "\r\n", "  fée", "é", "\x85", "\u2028", ""]), max_size=8)
-)
+@given(st.lists(st.sampled_from([*SPECIALS, " ", "\n", "\r\n", "  fée", "é", "\x85", "\u2028", ""]), max_size=8))
 def test_special_names_in_text_stay_text(tokenizer, pieces):
     text = "".join(pieces)
     ids = tokenizer.encode(text)
