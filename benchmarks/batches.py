@@ -1,6 +1,6 @@
 """Batches from the token cache against seqio's own pre-tokenised TFRecords, one interleaved run.
 
-    python -m benchmarks.batches --gin_file data/literature_encyclopaedia.gin --corpus encyclopaedia --json benchmarks/results/batches.json
+    python -m benchmarks.batches --gin_file data/literature_encyclopaedia.gin --corpus encyclopaedia
 
 The same tokens are written once as TFRecords in two ways: whole documents, which seqio packs (and cuts at the
 length), and windows of T tokens cut beforehand, which fill every slot but cannot tell documents apart.

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,7 @@ def main() -> None:
     print(table(results))
     print(f"\n{report['machine']}; {report['versions']}; medians of {args.rounds} rounds")
     if args.json:
+        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
         with open(args.json, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=2)
     return None
