@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import inspect
 import json
 import logging
 import re
@@ -31,7 +32,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
-        ButClosedLoops.install()
+        ButAbandonedReads.install()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=True)
         self.folder = folder.absolute()
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "note"))
@@ -106,18 +107,19 @@ class Checkpoints:
         self.manager.reload()
 
 
-class ButClosedLoops:
-    """An unraisable hook that passes all but one complaint on to the hook before it.
+class ButAbandonedReads:
+    """An unraisable hook that passes all on to the hook before it but what orbax's abandoned coroutines complain of.
 
     Where one array cannot be read or written, orbax closes the loop that the others report to, and each of them
-    says so on stderr, from threads of their own and when they like.
+    says so on stderr, from threads of their own and when they like; or is collected unfinished, and says that.
     """
 
     def __init__(self, before: Callable[[Any], object]) -> None:
         self.before = before
 
     def __call__(self, unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
+        orphan = inspect.iscoroutine(unraisable.object) and "orbax" in unraisable.object.cr_code.co_filename
+        if not orphan and str(unraisable.exc_value) != "Event loop is closed":
             self.before(unraisable)
 
     @classmethod
@@ -129,7 +131,7 @@ class ButClosedLoops:
 @contextlib.contextmanager
 def quiet_reading() -> Iterator[None]:
     """Where one array cannot be read, what orbax drops of the others is neither logged nor warned of."""
-    ButClosedLoops.install()
+    ButAbandonedReads.install()
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(action="ignore"):
