@@ -32,7 +32,10 @@ def ours(shape: Shape, dtype: str) -> Peer:
     from pagnol_jax.models.config import GPTConfig
     from pagnol_jax.sharding.mesh import make_mesh
     from pagnol_jax.train import optimizer
+    from pagnol_jax.train.cpu import keep_memory
     from pagnol_jax.train.step import make_steps
+
+    keep_memory()
 
     config = GPTConfig(
         vocab_size=shape.vocab_size,

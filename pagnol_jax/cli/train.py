@@ -35,8 +35,10 @@ def train_from_gin(files: list[str], bindings: list[str], run_dir: str) -> int:
     for name in (absl.logging.get_absl_logger().name, "asyncio"):  # pages for what is told here in a line
         logging.getLogger(name).setLevel(logging.CRITICAL)
     gin_files.parse(files, bindings)
+    from pagnol_jax.train.cpu import keep_memory
     from pagnol_jax.train.run import train
 
+    keep_memory()
     stopped = gin_files.call(train, run_dir=run_dir, config_text=gin.operative_config_str)
     if stopped is None:
         return 0
