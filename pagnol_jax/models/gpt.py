@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from pagnol_jax.models.attention import Attention, Cache
 from pagnol_jax.models.config import GPTConfig
-from pagnol_jax.models.layers import Embedding, FeedForward, layer_norm, parameter
+from pagnol_jax.models.layers import Embedding, FeedForward, LayerNorm, parameter
 from pagnol_jax.models.masks import Mask
 from pagnol_jax.sharding.rules import constrain
 
@@ -32,11 +32,11 @@ class Block(nn.Module):
         c = self.config
         x, cache = carry
         dropout = nn.Dropout(c.dropout_rate, deterministic=not self.has_rng("dropout"))
-        normed = layer_norm(c, "attention_norm")(x)
+        normed = LayerNorm(c, name="attention_norm")(x)
         attended, cache = Attention(c, name="attention")(normed, positions, mask, layer, cache)
         stream = x + dropout(attended)
         if not c.shared_norm:
-            normed = layer_norm(c, "mlp_norm")(x if c.parallel else stream)
+            normed = LayerNorm(c, name="mlp_norm")(x if c.parallel else stream)
         out = stream + dropout(FeedForward(c, name="mlp")(normed))
         return (constrain(out, "batch", "length", "embed"), cache), None
 
@@ -52,10 +52,10 @@ class GPT(nn.Module):
         if c.position.learned:
             self.position_embedding = Embedding(c.max_length, c, axes=(None, "embed"))
         if c.embedding_norm:
-            self.embedding_norm = layer_norm(c, "embedding_norm")
+            self.embedding_norm = LayerNorm(c, name="embedding_norm")
         self.dropout = nn.Dropout(c.dropout_rate, deterministic=not self.has_rng("dropout"))
         self.blocks = self.stack()
-        self.final_norm = layer_norm(c, "final_norm")
+        self.final_norm = LayerNorm(c, name="final_norm")
         if not c.tie_embeddings:
             normal = nn.initializers.normal(c.init_stddev)
             self.head = parameter(self, "head", ("embed", "vocab"), (c.d_model, c.vocab_size), normal)

@@ -48,17 +48,21 @@ class Linear(nn.Module):
         return y.reshape(*leading, *self.out_shape)
 
 
-def layer_norm(config: GPTConfig, name: str) -> nn.LayerNorm:
-    """LayerNorm over d_model; statistics in float32, output in the compute dtype."""
-    return nn.LayerNorm(
-        epsilon=config.norm_epsilon,
-        dtype=config.dtype,
-        use_bias=config.norm_bias,
-        use_fast_variance=False,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, ("embed",)),
-        name=name,
-    )
+class LayerNorm(nn.Module):
+    """x [..., d_model] -> the same in the compute dtype, normalised in float32 (Ba et al. 2016)."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        # Normalised first and scaled after: `nn.LayerNorm` keeps their product, as large as x, for the backward pass.
+        wide = x.astype(jnp.float32)
+        wide = wide - wide.mean(axis=-1, keepdims=True)
+        wide = wide * jax.lax.rsqrt((wide**2).mean(axis=-1, keepdims=True) + self.config.norm_epsilon)
+        out = wide * parameter(self, "scale", ("embed",), x.shape[-1:], nn.initializers.ones)
+        if self.config.norm_bias:
+            out = out + parameter(self, "bias", ("embed",), x.shape[-1:], nn.initializers.zeros)
+        return out.astype(self.config.dtype)
 
 
 def residual_stddev(config: GPTConfig) -> float:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from pagnol_jax.sharding.rules import constrain
 
-# Float32 logits alive at once, in bytes on one device.
-CHUNK_BYTES = 1 << 28
+# Positions whose logits are alive at once, per device: enough for full-speed products, few enough for caches.
+CHUNK = 512
 
 
 class Loss(NamedTuple):
@@ -52,7 +52,7 @@ def _total(features, head, targets, weights, z_loss):
         return (sums[0] + nats + z, sums[1] + z), None
 
     head = _gathered(head, features)
-    chunks = _chunks(features, targets, weights, head.shape[1])
+    chunks = _chunks(features, targets, weights)
     return jax.lax.scan(add, (jnp.zeros(()), jnp.zeros(())), chunks)[0]
 
 
@@ -71,7 +71,7 @@ def _total_and_gradient(features, head, targets, weights, z_loss):
         return (total + nats + z, z_total + z, constrain(head_gradient, "embed", "vocab")), x_gradient
 
     gathered = _gathered(head, features)
-    chunks = _chunks(features, targets, weights, head.shape[1])
+    chunks = _chunks(features, targets, weights)
     start = jnp.zeros(()), jnp.zeros(()), jnp.zeros(head.shape, jnp.float32)
     (total, z_total, head_gradient), x_gradients = jax.lax.scan(add, start, chunks)
     features_gradient = jnp.moveaxis(x_gradients, 0, 2).reshape(features.shape)
@@ -92,8 +92,7 @@ def _chunk_sums(head, x, targets, weights, z_loss):
     logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
     logits = constrain(logits, "batch", "length", "vocab")
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    onehot = targets[..., None] == jax.lax.iota(targets.dtype, logits.shape[-1])
-    picked = jnp.where(onehot, logits, 0).sum(axis=-1)
+    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return logits, log_z, (weights * (log_z - picked)).sum(), (weights * z_loss * log_z**2).sum()
 
 
@@ -102,11 +101,11 @@ def _gathered(head, features):
     return constrain(head.astype(features.dtype), None, "vocab")
 
 
-def _chunks(features, targets, weights, vocab_size):
+def _chunks(features, targets, weights):
     """[B, T, ...] -> [n, B, T/n, ...]. Chunk i has positions i, i + n, ..: every device keeps its own."""
     batch, length = targets.shape
     devices = max(jax.sharding.get_abstract_mesh().size, 1)
-    wanted = -(-4 * batch * length * vocab_size // (CHUNK_BYTES * devices))
+    wanted = -(-batch * length // (CHUNK * devices))
     n = next(n for n in range(min(wanted, length), length + 1) if length % n == 0)
     return jax.tree.map(
         lambda x: jnp.moveaxis(x.reshape(batch, length // n, n, *x.shape[2:]), 2, 0),

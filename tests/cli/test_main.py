@@ -34,6 +34,13 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert all(re.search(rf"^ +{name}\b", shown.stdout, re.MULTILINE) for name in COMMANDS)
 
 
+def test_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "pagnol_jax", "frobnicate"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 2
+    assert "invalid choice: 'frobnicate'" in shown.stderr
+
+
 def leaves(top: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     """Every command that can run, however deep."""
     groups = [a for a in top._actions if isinstance(a, argparse._SubParsersAction)]

@@ -1,5 +1,7 @@
 """The chunked loss against the plain one: values, gradients, memory, meshes."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +55,7 @@ def assert_close(found, expected, tolerance):
 def test_equals_log_softmax(length, chunks, z_loss):
     args = inputs(length=length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loss, "CHUNK_BYTES", 4 * 2 * length * 64 // chunks)
+        patch.setattr(loss, "CHUNK", -(-2 * length // chunks))
         found = gradients(cross_entropy, *args, z_loss)
     assert_close(found, gradients(plain, *args, z_loss), 1e-5)
 
@@ -91,7 +93,7 @@ def test_tied_head_remat_and_accumulation():
 
 @pytest.mark.parametrize("differentiate", [False, True])
 def test_never_holds_all_logits(monkeypatch, differentiate):
-    monkeypatch.setattr(loss, "CHUNK_BYTES", 1 << 20)
+    monkeypatch.setattr(loss, "CHUNK", 64)
     args = inputs(batch=4, length=256, width=16, vocab=4096)
     whole = 4 * 4 * 256 * 4096
 
@@ -105,16 +107,33 @@ def test_never_holds_all_logits(monkeypatch, differentiate):
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1, 1), (2, 2, 2, 1), (1, 4, 2, 1), (2, 2, 1, 2)])
 def test_same_on_every_mesh(monkeypatch, sizes):
-    monkeypatch.setattr(loss, "CHUNK_BYTES", 4 * 24 * 64)
+    monkeypatch.setattr(loss, "CHUNK", 24)
     features, head, targets, weights = inputs(batch=8)
     expected = gradients(plain, features, head, targets, weights, 1e-3)
     mesh = make_mesh(*sizes)
+    with jax.set_mesh(mesh):
+        args = placed(mesh, features, head, targets, weights)
+        found = gradients(cross_entropy, *args, 1e-3)
+    assert_close(found, expected, 1e-5)
 
+
+def test_a_split_vocabulary_stays_split():
+    """No device ever holds a row of logits whole, not even to pick the targets' out of it."""
+    mesh = make_mesh(2, 1, 4, 1)
+
+    def total(features, head, targets, weights):
+        return cross_entropy(features, head, targets, weights).nats
+
+    with jax.set_mesh(mesh):
+        args = placed(mesh, *inputs(batch=8, vocab=4096))
+        text = jax.jit(jax.grad(total, (0, 1))).lower(*args).compile().as_text()
+    assert re.search(r"f32\[[\d,]*,1024\]", text)
+    assert not re.search(r"[\[,]4096[,\]]", text.split("ENTRY")[0] + text.split("ENTRY")[1].split("\n", 1)[1])
+
+
+def placed(mesh, features, head, targets, weights):
     def place(x, *axes):
         return jax.device_put(x, NamedSharding(mesh, spec(axes, x.shape, mesh)))
 
-    with jax.set_mesh(mesh):
-        rows = [place(x, "batch", "length") for x in (targets, weights)]
-        args = place(features, "batch", "length", "embed"), place(head, "embed", "vocab"), *rows
-        found = gradients(cross_entropy, *args, 1e-3)
-    assert_close(found, expected, 1e-5)
+    rows = [place(x, "batch", "length") for x in (targets, weights)]
+    return place(features, "batch", "length", "embed"), place(head, "embed", "vocab"), *rows
