@@ -58,17 +58,17 @@ def _total(features, head, targets, weights, z_loss):
 
 def _total_and_gradient(features, head, targets, weights, z_loss):
     def add(carry, chunk):
-        total, z_total, head_gradient = carry
+        nats_total, z_total, head_gradient = carry
         x, targets, weights = chunk
-        logits, log_z, nats, z = _chunk_sums(gathered, x, targets, weights, z_loss)
+        powers, total, log_z, nats, z = _chunk_sums(gathered, x, targets, weights, z_loss)
         # d/dlogits of weight * (log Z - logit[target] + z log(Z)^2) = weight * (p (1 + 2 z log Z) - onehot).
         scale = weights * (1 + 2 * z_loss * log_z)
-        onehot = targets[..., None] == jax.lax.iota(targets.dtype, logits.shape[-1])
-        error = jnp.exp(logits - log_z[..., None]) * scale[..., None] - jnp.where(onehot, weights[..., None], 0)
+        onehot = targets[..., None] == jax.lax.iota(targets.dtype, powers.shape[-1])
+        error = powers * (scale / total)[..., None] - jnp.where(onehot, weights[..., None], 0)
         error = constrain(error.astype(x.dtype), "batch", "length", "vocab")
         x_gradient = constrain(error @ gathered.T, "batch", "length", "embed")
         head_gradient += jnp.einsum("btd,btv->dv", x, error, preferred_element_type=jnp.float32)
-        return (total + nats + z, z_total + z, constrain(head_gradient, "embed", "vocab")), x_gradient
+        return (nats_total + nats + z, z_total + z, constrain(head_gradient, "embed", "vocab")), x_gradient
 
     gathered = _gathered(head, features)
     chunks = _chunks(features, targets, weights)
@@ -88,12 +88,16 @@ _total.defvjp(_total_and_gradient, _scale_gradient)
 
 
 def _chunk_sums(head, x, targets, weights, z_loss):
-    """x [B, t, d] -> float32 logits [B, t, V], log Z [B, t], and the two sums."""
+    """x [B, t, d] -> float32 exp(logits - their maximum) [B, t, V], the sums of these [B, t], log Z [B, t], and the
+    two sums of the loss. A softmax from the first two needs no second pass of exponentials."""
     logits = jnp.matmul(x, head, preferred_element_type=jnp.float32)
     logits = constrain(logits, "batch", "length", "vocab")
-    log_z = jax.nn.logsumexp(logits, axis=-1)
+    top = logits.max(axis=-1, keepdims=True)
+    powers = jnp.exp(logits - top)
+    total = powers.sum(axis=-1)
+    log_z = top[..., 0] + jnp.log(total)
     picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    return logits, log_z, (weights * (log_z - picked)).sum(), (weights * z_loss * log_z**2).sum()
+    return powers, total, log_z, (weights * (log_z - picked)).sum(), (weights * z_loss * log_z**2).sum()
 
 
 def _gathered(head, features):

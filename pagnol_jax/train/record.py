@@ -9,10 +9,12 @@ checkpoints/, tensorboard/
 """
 
 import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +68,22 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.path} is not a run folder: {error}") from error
 
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Creates the folder and keeps it from other processes; one that ends, however it ends, lets go of it.
+
+        Raises UserError if another process trains here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path}: another process is training here") from None
+            yield
+
     def open(self, record: dict[str, Any], tokenizer: Path, config: str) -> None:
-        """Creates the folder, or checks that what it holds is the same experiment.
+        """Writes what the run is, or checks that what the folder holds is the same experiment.
 
         Raises UserError naming what differs (another model, tokenizer, corpus, seed or batch is another run), and
         for a run that has gone further than `total_steps`.
@@ -79,7 +95,6 @@ class RunFolder:
         done = max((int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit()), default=0)
         if done > record["total_steps"]:
             raise UserError(f"{self.path} is at step {done} already, past {record['total_steps']}")
-        self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.tokenizer, tokenizer.read_text(encoding="utf-8"))
         write_atomically(self.path / "config.gin", config)
         write_atomically(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -56,23 +56,24 @@ def train(
     steps = make_steps(config, optimizer, mesh, z_loss=z_loss, microbatches=microbatches, seed=seed)
     folder = RunFolder(run_dir)
     record = describe(folder.path.name, config, mixture, data, optimizer, mesh, total_steps)
-    folder.open(record, data.cache.folder / "tokenizer.json", config_text())
-    loop = Loop(
-        steps,
-        data,
-        mesh,
-        folder,
-        total_steps=total_steps,
-        evaluate_every=evaluate_every,
-        evaluate_windows=evaluate_windows,
-        checkpoint_every=checkpoint_every,
-        keep=keep,
-        log_every=log_every,
-        flops_per_token=config.flops_per_token(attention_length=length),
-        schedule=optimizer.schedule,
-        dtype=config.dtype,
-    )
-    return loop.run(seed)
+    with folder.locked():
+        folder.open(record, data.cache.folder / "tokenizer.json", config_text())
+        loop = Loop(
+            steps,
+            data,
+            mesh,
+            folder,
+            total_steps=total_steps,
+            evaluate_every=evaluate_every,
+            evaluate_windows=evaluate_windows,
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+            log_every=log_every,
+            flops_per_token=config.flops_per_token(attention_length=length),
+            schedule=optimizer.schedule,
+            dtype=config.dtype,
+        )
+        return loop.run(seed)
 
 
 def _check_counts(**counts: int) -> None:

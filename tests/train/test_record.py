@@ -34,7 +34,8 @@ def test_versions_name_what_counts() -> None:
 def test_open_again(tmp_path: Path, tokenizer: Path) -> None:
     """More steps and another mesh go on; a run that differs in anything else is another run."""
     folder = RunFolder(tmp_path / "run")
-    folder.open(RECORD, tokenizer, "a = 1\n")
+    with folder.locked():
+        folder.open(RECORD, tokenizer, "a = 1\n")
     folder.open(RECORD | {"total_steps": 20, "mesh": {"data": 2}}, tokenizer, "a = 2\n")
     assert folder.read()["total_steps"] == 20
     assert (folder.path / "config.gin").read_text() == "a = 2\n"
@@ -43,6 +44,16 @@ def test_open_again(tmp_path: Path, tokenizer: Path) -> None:
         with pytest.raises(UserError, match=rf"holds a run with another {key}; name another folder"):
             folder.open(RECORD | {key: {"value": "other"}}, tokenizer, "a = 3\n")
     assert (folder.path / "config.gin").read_text() == "a = 2\n"
+
+
+def test_one_process_trains_in_a_folder(tmp_path: Path) -> None:
+    for _ in range(2):
+        with (
+            RunFolder(tmp_path / "run").locked(),
+            pytest.raises(UserError, match="run: another process is training here"),
+            RunFolder(tmp_path / "run").locked(),
+        ):
+            pass
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1"])

@@ -13,6 +13,7 @@ import pytest
 from tiny_run import Result, Tiny, assert_same_run, finish, steps_kept
 
 from pagnol_jax.train.load import load_run
+from pagnol_jax.train.record import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +148,14 @@ def test_full_disk_loses_nothing(tiny: Tiny, whole: Path, small_disk: Path, ever
     resumed = tiny.train(run_dir, *more)
     assert (resumed.status, resumed.errors[0]) == (0, f"pagnol: run resumes at step {kept}")
     assert_same_run(run_dir, whole)
+
+
+def test_a_second_process_is_refused(tiny: Tiny, whole: Path) -> None:
+    before = (whole / "metrics.jsonl").read_bytes()
+    with RunFolder(whole).locked():
+        result = tiny.train(whole)
+    assert (result.status, result.errors) == (2, [f"pagnol: error: {whole}: another process is training here"])
+    assert (whole / "metrics.jsonl").read_bytes() == before
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut short", "missing"])
