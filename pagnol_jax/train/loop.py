@@ -75,9 +75,10 @@ class Loop:
             state = self.start(seed)
             start = int(state.step)
             self.folder.cut_back(start)
+            # Before the log: TensorBoard's process is busy with its imports for seconds.
+            peak = matmul_peak_flops(self.dtype) * (self.mesh.size if jax.default_backend() != "cpu" else 1)
             self.log = Log(self.folder)
             opened.callback(self.log.close)
-            peak = matmul_peak_flops(self.dtype) * (self.mesh.size if jax.default_backend() != "cpu" else 1)
             self.bar = Progress(self.folder.path.name, start, self.total_steps, self.tokens_per_step, peak)
             opened.callback(self.bar.close)
             return self._train(state, start, interrupt)
