@@ -62,7 +62,8 @@ def test_around_the_formats(source: Path, tmp_path: Path, capsys):
 def test_run_folder(source: Path, tmp_path: Path, capsys):
     """What a run saved, optimiser state and all, comes out as a model with its tokenizer."""
     params, folder = random_params(CONFIG), RunFolder(tmp_path / "run")
-    folder.open({"model": CONFIG.to_json(), "total_steps": 1}, source / "tokenizer.json", config="")
+    with folder.locked():
+        folder.open({"model": CONFIG.to_json(), "total_steps": 1}, source / "tokenizer.json", config="")
     checkpoints = Checkpoints(folder.checkpoints)
     checkpoints.save(State(jnp.ones((), jnp.int32), jax.tree.map(jnp.asarray, params), {"mu": jnp.ones(3)}), {})
     checkpoints.wait()
