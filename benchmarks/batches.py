@@ -7,7 +7,6 @@ length), and windows of T tokens cut beforehand, which fill every slot but canno
 """
 
 import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, save
 from pagnol_jax.cli import gin_files
 from pagnol_jax.data.batches import MixtureBatches
 from pagnol_jax.data.mixture import Mixture
@@ -123,8 +122,7 @@ def report(found: dict[str, list[tuple[float, float]]], path: Path | None) -> No
         ratio = statistics.median(a / b for a, b in zip(ours, speeds, strict=True)) / statistics.mean(filled)
         print(f"| {name} | {statistics.median(speeds) / 1e6:.1f} | {statistics.mean(filled):.1%} | {ratio:.1f} |")
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": describe(), "rounds": found}, indent=1) + "\n")
+        save(path, {"machine": describe(), "rounds": found})
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import save
+
 SHAPE = {"layers": 4, "width": 256, "heads": 4, "vocab": 8192, "context": 256}
 PEERS = ("recompute", "transformers", "handwritten")
 PROMPT = 32
@@ -121,7 +123,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--new_tokens", type=int, nargs="+", default=[128, 224])
-    parser.add_argument("--json", help="also write everything to this file")
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -145,9 +147,7 @@ def main() -> None:
     print(table(results))
     print(f"\n{report['machine']}; {report['versions']}; medians of {args.rounds} rounds")
     if args.json:
-        Path(args.json).parent.mkdir(parents=True, exist_ok=True)
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump(report, file, indent=2)
+        save(args.json, report)
     return None
 
 

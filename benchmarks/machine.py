@@ -1,5 +1,6 @@
 """What a result was measured on."""
 
+import json
 import os
 import platform
 import sys
@@ -21,6 +22,12 @@ def describe() -> dict[str, Any]:
         "versions": found,
         "command": " ".join(["python", "-m", _module(), *sys.argv[1:]]),
     }
+
+
+def save(path: Path, report: dict[str, Any]) -> None:
+    """Writes a report as JSON, in a folder made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def _module() -> str:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, save
 from benchmarks.peers.shapes import SHAPES
 
 STEPS = 5
@@ -122,8 +122,7 @@ def main() -> None:
         results.append(measure(shape, args.dtype))
         print(report(results[-1]), flush=True)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"machine": describe(), "results": results}, indent=2) + "\n")
+        save(args.json, {"machine": describe(), "results": results})
 
 
 if __name__ == "__main__":

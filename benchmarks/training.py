@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.machine import describe
+from benchmarks.machine import describe, save
 from benchmarks.peers.shapes import BETAS, CLIP_NORM, EPSILON, LEARNING_RATE, SHAPES, WEIGHT_DECAY, Peer, Shape
 
 TRAINERS = ("ours", "hand_written", "hugging_face")
@@ -33,6 +33,7 @@ class Ours(NamedTuple):
 
 
 def build(shape: Shape, dtype: str) -> Ours:
+    """Compiles the step for a shape, with a state and the shape's batch to run it on."""
     import jax
 
     from pagnol_jax.data.batches import packed
@@ -44,7 +45,6 @@ def build(shape: Shape, dtype: str) -> Ours:
     from pagnol_jax.train.step import make_steps
 
     keep_memory()
-
     config = GPTConfig(
         vocab_size=shape.vocab_size,
         num_layers=shape.num_layers,
@@ -175,8 +175,7 @@ def main() -> None:
             results.append(compare(shape, dtype, args.rounds))
             print(row(results[-1]), flush=True)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+        save(args.json, {"machine": machine, "results": results})
 
 
 if __name__ == "__main__":

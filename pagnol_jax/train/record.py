@@ -6,6 +6,7 @@ tokenizer.json     the tokenizer, so that the run can speak
 metrics.jsonl      losses by step; a pure function of the configuration, cut back to the checkpoint on resume
 speed.jsonl        what depends on the machine: tokens/s and share of its matmul peak
 checkpoints/, tensorboard/
+lock               held while a process trains here
 """
 
 import contextlib

@@ -55,3 +55,5 @@ def test_axes_name_their_units() -> None:
 def test_many_runs_of_one_point_and_two_runs(tmp_path: Path) -> None:
     for runs in (power_runs(20, -0.05, 40, noise=0.02, steps=1), power_runs(20, -0.05, 2)):
         plot_frontier(fit_frontier(runs, draws=50), runs, tmp_path / "a.png", FLOP)
+        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+        (tmp_path / "a.png").unlink()
