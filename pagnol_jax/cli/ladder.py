@@ -13,7 +13,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "ladder",
         help="train every rung of a ladder",
-        description="Trains each gin file of the macro RUNGS on top of the ladder's own file. "
+        description="Trains each rung of the macro RUNGS on top of the ladder's own files: RUNGS names the runs, each "
+        "with its gin files and bindings. "
         "Finished rungs are passed over and a stopped one goes on, so the same command completes a killed ladder.",
         epilog="example: pagnol ladder --gin_file gin/ladders/demo.gin --output runs/demo",
     )
@@ -24,15 +25,28 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Exit status of the first rung that did not finish, else 0."""
-    import gin
-
     gin_files.parse(args.gin_file, args.gin_bindings, whole=False)
-    try:
-        rungs = gin.query_parameter("RUNGS/macro.value")
-    except ValueError:
-        raise UserError(f"{args.gin_file[0]} names no rungs: bind RUNGS to a list of gin files") from None
     output = Path(args.output or f"runs/{Path(args.gin_file[0]).stem}")
-    for rung in rungs:
-        if status := train_from_gin([*args.gin_file, rung], args.gin_bindings, str(output / Path(rung).stem)):
+    for name, settings in rungs(args.gin_file[0]).items():
+        files = [setting for setting in settings if setting.endswith(".gin")]
+        bindings = [setting for setting in settings if not setting.endswith(".gin")]
+        if status := train_from_gin([*args.gin_file, *files], [*bindings, *args.gin_bindings], str(output / name)):
             return status
     return 0
+
+
+def rungs(ladder: str) -> dict[str, list[str]]:
+    """RUNGS of what gin has parsed: the name of each run, its gin files and its bindings.
+
+    Raises UserError where it is not bound to that.
+    """
+    import gin
+
+    try:
+        table = gin.query_parameter("RUNGS/macro.value")
+    except ValueError:
+        table = None
+    whole = isinstance(table, dict) and all(isinstance(row, list) for row in table.values())
+    if not whole or not all(isinstance(cell, str) for row in table.values() for cell in row):
+        raise UserError(f"{ladder} names no rungs: bind RUNGS to {{'name': ['file.gin', 'NAME = value'], ...}}")
+    return table

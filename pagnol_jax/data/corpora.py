@@ -1,7 +1,7 @@
 """A corpus is a value: where documents come from, in shards that can be read in parallel.
 
     jsonl('$PAGNOL_DATA_DIR/corpora/fr/*.train.jsonl.zst')      text('novels/*.txt')
-    cc100('fr.txt.xz')      parquet('part-*.parquet', column='content')
+    cc100('fr.txt.xz')      parquet('part-*.parquet', column='content')      sample(text('law/*.txt'), 0.5)
     tfds('wiki40b/fr')      hub('HuggingFaceFW/fineweb-2', 'fra_Latn')      debian_fr()
 
 The last three live in `remote` and `debian`. Patterns may hold `$VARS` and `~`, and `.zst`, `.gz` and `.xz`
@@ -80,13 +80,33 @@ def files(pattern: str) -> Corpus:
     return _BY_SUFFIX[kind](pattern)
 
 
+def sample(corpus: Corpus, fraction: float) -> Corpus:
+    """About `fraction` of a corpus' documents, chosen by their text alone: to match corpora in size.
+
+    Raises UserError unless 0 < fraction <= 1.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(f"a sample is a fraction above 0 and at most 1 of a corpus, not {fraction}")
+    definition = f"sample({corpus.definition}, {fraction})"
+    return corpus._replace(definition=definition, read=partial(_read_sample, corpus.read, fraction))
+
+
+def _read_sample(read: Callable[[Shard], Iterator[Document]], fraction: float, shard: Shard) -> Iterator[Document]:
+    return (document for document in read(shard) if _hash(document.text, b"sample") < fraction)
+
+
 def held_out(text: str, fraction: float) -> bool:
     """Whether a document belongs to the held-out split: by its text alone, whatever the order or the file.
 
     Equal texts fall on the same side, so a duplicate of a training document is never held out.
     """
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") < fraction * 2**64
+    return _hash(text) < fraction
+
+
+def _hash(text: str, person: bytes = b"") -> float:
+    """Uniform in [0, 1), another one for every `person`."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8, person=person).digest()
+    return int.from_bytes(digest, "big") / 2**64
 
 
 _BY_SUFFIX: dict[str, Callable[[str], Corpus]] = {".jsonl": jsonl, ".txt": text, ".parquet": parquet}

@@ -1,7 +1,8 @@
 """Scaling laws from run records. Needs numpy alone; `scaling.plots` also needs matplotlib."""
 
 from pagnol_jax.scaling.fit import FrontierFit, HoldOut, fit_frontier
-from pagnol_jax.scaling.laws import POWER, Law
+from pagnol_jax.scaling.frontier import power_line
+from pagnol_jax.scaling.laws import Law
 from pagnol_jax.scaling.points import Points, every_point, final_points, pareto_points, points_at
 from pagnol_jax.scaling.read import read_runs
 from pagnol_jax.scaling.record import (
@@ -16,6 +17,7 @@ from pagnol_jax.scaling.record import (
     Curve,
     RunRecord,
     check_comparable,
+    harmonise,
     with_convention,
 )
 
@@ -24,7 +26,6 @@ __all__ = [
     "FLOP",
     "NON_EMBEDDING",
     "PF_DAY",
-    "POWER",
     "TOTAL",
     "WITH_ATTENTION",
     "ComputeUnit",
@@ -39,8 +40,10 @@ __all__ = [
     "every_point",
     "final_points",
     "fit_frontier",
+    "harmonise",
     "pareto_points",
     "points_at",
+    "power_line",
     "read_runs",
     "with_convention",
 ]

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pagnol_jax.errors import UserError
-from pagnol_jax.scaling.frontier import least_squares, least_squares_under
-from pagnol_jax.scaling.laws import POWER, prefactor
+from pagnol_jax.scaling.frontier import least_squares, least_squares_under, power_line, prefactor
 from pagnol_jax.scaling.points import Chooser, Points, final_points
 from pagnol_jax.scaling.record import Array, ComputeUnit, RunRecord, check_comparable
 
@@ -38,7 +37,7 @@ class HoldOut(NamedTuple):
 
 
 class FrontierFit(NamedTuple):
-    """A power law fitted to `points`; parameters are those of `laws.POWER`, in FLOP.
+    """A power law fitted to `points`; parameters are those of `frontier.power_line`, in FLOP.
 
     `draws` [R, 2] are the refits of the bootstrap; `draws_skipped` more held one run alone. Fewer than three
     runs have no draws, since resampling them says nothing, and no `hold_out`.
@@ -73,7 +72,7 @@ class FrontierFit(NamedTuple):
         """95 % percentile band of the law at each compute [2, P], None without draws."""
         if not self.draws.size:
             return None
-        return np.percentile(POWER.predict(self.draws[:, None], compute_flops), PERCENTILES, axis=0)
+        return np.percentile(power_line(self.draws[:, None], compute_flops), PERCENTILES, axis=0)
 
 
 def fit_frontier(
@@ -153,6 +152,6 @@ def hold_out(points: Points) -> HoldOut | None:
         run=int(points.run[last]),
         compute_flops=float(compute),
         loss_nats_per_token=float(points.loss_nats_per_token[last]),
-        predicted=float(POWER.predict(_fit(others, least_squares_under), compute)),
-        predicted_unconstrained=float(POWER.predict(_fit(others, least_squares), compute)),
+        predicted=float(power_line(_fit(others, least_squares_under), compute)),
+        predicted_unconstrained=float(power_line(_fit(others, least_squares), compute)),
     )

@@ -31,9 +31,12 @@ def read_run_folder(path: Path, corpus: str | None = None) -> RunRecord:
       UserError: a file is missing or unreadable, or there is no validation loss (of that corpus) yet.
     """
     facts = _read_facts(path)
-    steps = _by_step(path, _validation_lines(path), corpus)
+    lines = _metric_lines(path)
+    steps = _by_step(path, [line for line in lines if line.get("split") == "validation"], corpus)
+    # The schedule as it was logged; a peak of nothing but zeros is no learning rate.
+    peak = max((line["learning_rate"] for line in lines if "learning_rate" in line), default=None) or None
     try:
-        return _record(facts, steps)
+        return _record(facts, steps, peak)
     except KeyError as error:
         raise UserError(f"{path}: run.json or a validation line lacks {error}") from None
 
@@ -48,13 +51,13 @@ def _read_facts(path: Path) -> Json:
     return facts
 
 
-def _validation_lines(path: Path) -> list[Json]:
+def _metric_lines(path: Path) -> list[Json]:
     file = path / "metrics.jsonl"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from None
-    found = []
+    found: list[Json] = []
     for number, line in enumerate(lines, start=1):
         try:
             metrics = json.loads(line)
@@ -62,8 +65,9 @@ def _validation_lines(path: Path) -> list[Json]:
             if number == len(lines):  # a run that is being written, or was killed, may end in half a line
                 break
             raise UserError(f"{file} line {number} is not JSON") from None
-        if metrics.get("split") == "validation":
-            found.append(metrics)
+        if not isinstance(metrics, dict):
+            raise UserError(f"{file} line {number} is not a JSON object")
+        found.append(metrics)
     return found
 
 
@@ -83,7 +87,7 @@ def _by_step(path: Path, lines: Sequence[Json], corpus: str | None) -> list[list
     return [[lines[name] for name in wanted] for _, lines in sorted(by_step.items()) if len(lines) == len(wanted)]
 
 
-def _record(facts: Json, steps: Sequence[Sequence[Json]]) -> RunRecord:
+def _record(facts: Json, steps: Sequence[Sequence[Json]], learning_rate: float | None) -> RunRecord:
     # N is what FLOPs count, the weights of the matrix products (Kaplan et al. 2020, section 2.1: 12 L d^2,
     # and V d with embeddings), so that C = 6 N D holds to the digit. run.json also counts biases and norms.
     tokens = np.array([lines[0]["tokens"] for lines in steps], np.float64)
@@ -105,6 +109,8 @@ def _record(facts: Json, steps: Sequence[Sequence[Json]]) -> RunRecord:
         tokenizer=f"{tokenizer['fingerprint'][:12]} of {tokenizer['vocab_size']:,}",
         bytes_per_token=_mean(steps[-1], [bytes_per_token[name] for name in corpora]),
         corpus=" + ".join(f"{name} {_fingerprint(facts['corpora'], name)}" for name in corpora),
+        learning_rate=learning_rate,
+        batch_tokens=facts.get("tokens_per_step"),
     )
 
 

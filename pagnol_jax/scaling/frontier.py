@@ -5,9 +5,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pagnol_jax.scaling.record import Array
+from pagnol_jax.scaling.record import Array, ComputeUnit
 
 Indices = NDArray[np.intp]
+FORMULA = "L = A * C^alpha"
+SOURCE = "Launay et al. 2022 (arXiv 2110.08554), Figure 1; Kaplan et al. 2020, eq. 1.3"
+
+
+def power_line(parameters: Array, compute_flops: Array) -> Array:
+    """Loss in nats per token [...] of lines [..., 2] (log prefactor, exponent); leading axes broadcast."""
+    log_prefactor, exponent = np.moveaxis(np.asarray(parameters, np.float64), -1, 0)
+    return np.exp(log_prefactor + exponent * np.log(compute_flops))
+
+
+def prefactor(parameters: Array, unit: ComputeUnit) -> Array:
+    """Prefactor of a line in nats per token [...]: the loss at one `unit` of compute."""
+    return power_line(parameters, np.asarray(unit.flops))
 
 
 def pareto_set(x: Array, y: Array) -> Indices:

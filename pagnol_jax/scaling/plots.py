@@ -15,8 +15,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.fit import FrontierFit, HoldOut
+from pagnol_jax.scaling.frontier import power_line
 from pagnol_jax.scaling.labels import Label, place_labels
-from pagnol_jax.scaling.laws import POWER
 from pagnol_jax.scaling.record import Array, ComputeUnit, RunRecord
 
 
@@ -151,7 +151,7 @@ def _set_axes(axes: Axes, curves: Sequence[Array], spots: Array, unit: ComputeUn
 def _draw_law(axes: Axes, fit: FrontierFit, points: Array, unit: ComputeUnit, theme: Theme) -> Array:
     """The law over the frame, solid where it was fitted, with its bootstrap band; returns the line [P, 2]."""
     x = np.geomspace(*axes.get_xlim(), 200)
-    line = np.stack([x, POWER.predict(fit.parameters, x * unit.flops)], axis=1)
+    line = np.stack([x, power_line(fit.parameters, x * unit.flops)], axis=1)
     fitted = (x >= points[:, 0].min()) & (x <= points[:, 0].max())
     axes.plot(*line.T, color=theme.law, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=3)
     axes.plot(*line[fitted].T, color=theme.law, linewidth=1.2, zorder=3)

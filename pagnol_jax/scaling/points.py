@@ -14,16 +14,21 @@ from pagnol_jax.scaling.record import Array, ComputeUnit, RunRecord
 
 
 class Points(NamedTuple):
-    """Chosen checkpoints [K]: the run each belongs to (an index), its compute, tokens (or NaN) and loss."""
+    """Chosen checkpoints [K]: the run each belongs to (an index), its tokens, compute, loss and size.
+
+    `parameters` is the N of the run's compute convention. Tokens and parameters are NaN where unknown.
+    """
 
     run: NDArray[np.intp]
     tokens: Array
     compute_flops: Array
     loss_nats_per_token: Array
+    parameters: Array
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Points:
         """The points of the given rows, which may repeat."""
-        return Points(self.run[rows], self.tokens[rows], self.compute_flops[rows], self.loss_nats_per_token[rows])
+        run, *columns = self
+        return Points(run[rows], *(column[rows] for column in columns))
 
 
 Chooser = Callable[[Sequence[RunRecord]], Points]
@@ -32,8 +37,14 @@ Chooser = Callable[[Sequence[RunRecord]], Points]
 def every_point(runs: Sequence[RunRecord]) -> Points:
     """All checkpoints of all runs."""
     index = np.repeat(np.arange(len(runs)), [run.curve.tokens.size for run in runs])
-    columns = (np.concatenate(column) for column in zip(*(run.curve for run in runs), strict=True))
-    return Points(index, *columns)
+    sizes = np.array([run.counted_parameters or np.nan for run in runs])
+    return Points(
+        run=index,
+        tokens=np.concatenate([run.known_tokens for run in runs]),
+        compute_flops=np.concatenate([run.curve.compute_flops for run in runs]),
+        loss_nats_per_token=np.concatenate([run.curve.loss_nats_per_token for run in runs]),
+        parameters=sizes[index],
+    )
 
 
 def final_points(runs: Sequence[RunRecord]) -> Points:

@@ -1,11 +1,13 @@
 """One record for every run that a law is fitted to, whether it comes from a run folder or from a table.
 
-Units are in the names. A FLOP count always says by which convention it was counted, since PAGnol's own paper
-uses two: Figure 1 counts 6 * N_non_embedding * D, Tables 1 and 3 count 6 * N_total * D.
+Units are in the names. A loss is in nats per token: readers convert bits per byte, exactly, or refuse. A FLOP
+count always says by which convention it was counted, since PAGnol's own paper uses two: Figure 1 counts
+6 * N_non_embedding * D, Tables 1 and 3 count 6 * N_total * D (`conventions` tells them apart).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,11 +34,12 @@ PF_DAY = ComputeUnit("PF-days", 8.64e19)  # 1e15 FLOP/s for a day (Kaplan et al.
 
 
 class Convention(NamedTuple):
-    """How compute was counted: a printed name, the same in TeX, and the FLOP per token of a run (or None)."""
+    """How compute was counted: a printed name, the same in TeX; of a run, the FLOP per token and N (or None)."""
 
     name: str
     tex: str
     flops_per_token: Callable[[RunRecord], float | None]
+    parameters: Callable[[RunRecord], float | None]
 
 
 class Curve(NamedTuple):
@@ -53,6 +56,8 @@ class RunRecord:
 
     `annealed` tells whether the last checkpoint closes a full learning-rate schedule. `corpus` and
     `tokenizer` are identities: losses of runs whose strings differ do not compare in nats per token.
+    `learning_rate` is the peak of the schedule, `batch_tokens` are tokens a step, and `unique_tokens` the size
+    of the data, below the tokens seen where they were repeated.
     """
 
     name: str
@@ -65,18 +70,43 @@ class RunRecord:
     tokenizer: str | None = None
     bytes_per_token: float | None = None
     corpus: str | None = None
+    learning_rate: float | None = None
+    batch_tokens: float | None = None
+    unique_tokens: float | None = None
 
     def __post_init__(self) -> None:
-        """Sorts the curve by compute. Raises UserError where a loss or compute is not finite and positive."""
+        """Sorts the curve by compute. Raises UserError where what is stated is not finite and positive."""
         curve = Curve(*(np.asarray(column, np.float64).reshape(-1) for column in self.curve))
         if not curve.loss_nats_per_token.size:
             raise UserError(f"run {self.name!r} has no checkpoint")
-        for what, column in (("loss", curve.loss_nats_per_token), ("compute", curve.compute_flops)):
-            bad = column[~(np.isfinite(column) & (column > 0))]
-            if bad.size:
-                raise UserError(f"run {self.name!r} has a {what} of {bad[0]:g}: it must be finite and positive")
+        stated = curve.tokens[~np.isnan(curve.tokens)]
+        self._check("loss", curve.loss_nats_per_token)
+        self._check("compute", curve.compute_flops)
+        self._check("number of tokens", stated)
+        for field in _POSITIVE:
+            if getattr(self, field) is not None:
+                self._check(f"value of {field}", np.array([getattr(self, field)], np.float64))
         order = np.argsort(curve.compute_flops, kind="stable")
         object.__setattr__(self, "curve", Curve(*(column[order] for column in curve)))
+
+    def _check(self, what: str, values: Array) -> None:
+        bad = values[~(np.isfinite(values) & (values > 0))]
+        if bad.size:
+            raise UserError(f"run {self.name!r} has a {what} of {bad[0]:g}: it must be finite and positive")
+
+    @property
+    def known_tokens(self) -> Array:
+        """Tokens [P]; those that the source does not state are had back from its compute convention, else NaN."""
+        per_token = (self.convention and self.convention.flops_per_token(self)) or np.nan
+        stated = self.curve.tokens
+        return np.where(np.isnan(stated), self.curve.compute_flops / per_token, stated)
+
+    @property
+    def counted_parameters(self) -> float | None:
+        """N of the run's compute convention; where none is stated the non-embedding size, else the total."""
+        if self.convention is None:
+            return self.parameters_non_embedding or self.parameters
+        return self.convention.parameters(self)
 
     @property
     def bits_per_byte(self) -> Array | None:
@@ -86,12 +116,31 @@ class RunRecord:
         return self.curve.loss_nats_per_token / (math.log(2) * self.bytes_per_token)
 
 
-def _non_embedding(run: RunRecord) -> float | None:
-    return None if run.parameters_non_embedding is None else 6 * run.parameters_non_embedding
+# Fields of a record that are sizes: positive where stated.
+_POSITIVE = (
+    "parameters", "parameters_non_embedding", "bytes_per_token", "learning_rate", "batch_tokens", "unique_tokens",
+)  # fmt: skip
+
+
+def nats_per_token(bits_per_byte: Array, bytes_per_token: float) -> Array:
+    """Loss in nats per token [P] of a loss in bits per byte [P], exactly."""
+    return bits_per_byte * math.log(2) * bytes_per_token
+
+
+def _size(run: RunRecord) -> float | None:
+    return run.parameters
+
+
+def _size_non_embedding(run: RunRecord) -> float | None:
+    return run.parameters_non_embedding
 
 
 def _total(run: RunRecord) -> float | None:
     return None if run.parameters is None else 6 * run.parameters
+
+
+def _non_embedding(run: RunRecord) -> float | None:
+    return None if run.parameters_non_embedding is None else 6 * run.parameters_non_embedding
 
 
 def _with_attention(run: RunRecord) -> float | None:
@@ -100,10 +149,13 @@ def _with_attention(run: RunRecord) -> float | None:
     return 6 * run.parameters_non_embedding + run.attention_flops_per_token
 
 
-NON_EMBEDDING = Convention("6*N_non_embedding*D", r"6\,N_\mathrm{non\,emb}\,D", _non_embedding)
-TOTAL = Convention("6*N_total*D", r"6\,N_\mathrm{total}\,D", _total)
+NON_EMBEDDING = Convention("6*N_non_embedding*D", r"6\,N_\mathrm{non\,emb}\,D", _non_embedding, _size_non_embedding)
+TOTAL = Convention("6*N_total*D", r"6\,N_\mathrm{total}\,D", _total, _size)
 WITH_ATTENTION = Convention(
-    "(6*N_non_embedding+attention)*D", r"(6\,N_\mathrm{non\,emb} + \mathrm{attention})\,D", _with_attention
+    "(6*N_non_embedding+attention)*D",
+    r"(6\,N_\mathrm{non\,emb} + \mathrm{attention})\,D",
+    _with_attention,
+    _size_non_embedding,
 )
 CONVENTIONS = {"non_embedding": NON_EMBEDDING, "total": TOTAL, "with_attention": WITH_ATTENTION}
 
@@ -116,8 +168,7 @@ def with_convention(run: RunRecord, convention: Convention) -> RunRecord:
     """
     if run.convention == convention:
         return run
-    stated = run.convention and run.convention.flops_per_token(run)
-    tokens = run.curve.compute_flops / stated if stated else run.curve.tokens
+    tokens = run.known_tokens
     wanted = convention.flops_per_token(run)
     if wanted is None or np.isnan(tokens).any():
         said = run.convention.name if run.convention else NOT_STATED
@@ -147,3 +198,19 @@ def check_comparable(runs: Sequence[RunRecord]) -> None:
                     f"runs {runs[0].name!r} and {run.name!r} differ in {what} ({first}; {other}): "
                     f"{advice}, or fit them apart"
                 )
+
+
+def harmonise(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The same runs with their compute counted by one convention, ready for one fit.
+
+    Where they differ, it is the first of `CONVENTIONS` that one of them states and that counts all of them
+    exactly. Raises UserError where there is none, and as `check_comparable`.
+    """
+    stated = {run.convention for run in runs}
+    for convention in CONVENTIONS.values() if len(stated) > 1 else ():
+        if convention in stated:
+            with contextlib.suppress(UserError):
+                runs = [with_convention(run, convention) for run in runs]
+                break
+    check_comparable(runs)
+    return list(runs)

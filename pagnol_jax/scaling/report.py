@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pagnol_jax.scaling.fit import FrontierFit, HoldOut
-from pagnol_jax.scaling.laws import POWER, prefactor
+from pagnol_jax.scaling.frontier import FORMULA, SOURCE, power_line, prefactor
 from pagnol_jax.scaling.record import NOT_STATED, Array, ComputeUnit, RunRecord
 
 FEW_RUNS = 6  # below this a percentile bootstrap over runs is known to be too narrow
@@ -44,7 +44,7 @@ def _table(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> li
         "law - loss",
     )
     rows = [header]
-    predicted = POWER.predict(fit.parameters, fit.points.compute_flops)
+    predicted = power_line(fit.parameters, fit.points.compute_flops)
     last = {int(run): row for row, run in enumerate(fit.points.run)}
     for index, row in sorted(last.items(), key=lambda item: fit.points.compute_flops[item[1]]):
         run, loss = runs[index], fit.points.loss_nats_per_token[row]
@@ -84,7 +84,7 @@ def _law(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> list
     interval = _interval(fit.prefactor_interval(unit), 4)
     count, points = np.unique(fit.points.run).size, fit.points.run.size
     lines = [
-        f"law        {POWER.formula}, log-log least squares held under {points} points of {count} runs",
+        f"law        {FORMULA}, log-log least squares held under {points} points of {count} runs",
         f"exponent   {fit.exponent:.5f}{_interval(fit.exponent_interval, 5)}",
         f"prefactor  {fit.prefactor(unit):.4f}{interval}   nats per token, C in {unit.name}",
         f"free fit   {free[1]:.5f}, {free_prefactor:.4f} without the constraint",
@@ -130,8 +130,8 @@ def as_json(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> d
     """The fit and its points as plain values, units in the names."""
     first, held = runs[0], fit.hold_out
     return {
-        "law": POWER.formula,
-        "source": POWER.source,
+        "law": FORMULA,
+        "source": SOURCE,
         "compute_unit": unit.name,
         "compute_convention": first.convention and first.convention.name,
         "tokenizer": first.tokenizer,
@@ -155,7 +155,7 @@ def as_json(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> d
             "error_percent": held.error_percent,
             "error_percent_unconstrained": held.error_percent_unconstrained,
         },
-        "points": [_json_point(runs[run], *numbers) for run, *numbers in zip(*fit.points, strict=True)],
+        "points": [_json_point(runs[run], *numbers) for run, *numbers, _ in zip(*fit.points, strict=True)],
     }  # fmt: skip
 
 

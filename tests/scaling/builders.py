@@ -39,13 +39,14 @@ def write_run(path: Path, size: int = 1000, *, seen: Sequence[int] = (5, 10), **
         "bytes_per_token": {"wiki": 4.0, "books": 3.0},
         "corpora": {"wiki": "a" * 16, "books": "b" * 16},
         "total_steps": 10,
+        "tokens_per_step": 100 * size,
     }
     path.mkdir(parents=True)
     (path / "run.json").write_text(json.dumps(facts | changes))
     lines: list[dict[str, Any]] = []
     for step in seen:
         tokens = 100 * size * step
-        lines.append({"step": step, "tokens": tokens, "loss_nats_per_token": 9.0, "learning_rate": 1e-3})
+        lines.append({"step": step, "tokens": tokens, "loss_nats_per_token": 9.0, "learning_rate": 1e-3 / step})
         for corpus, weight, more in (("wiki", 300, 0.0), ("books", 100, 1.0)):
             loss = 20 * (6.0 * size * tokens) ** -0.05 + more
             lines.append(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scaling.builders import power_runs
 
 from pagnol_jax.errors import UserError
-from pagnol_jax.scaling import FLOP, NON_EMBEDDING, PF_DAY, POWER, Curve, RunRecord, every_point, fit_frontier
+from pagnol_jax.scaling import FLOP, NON_EMBEDDING, PF_DAY, Curve, RunRecord, every_point, fit_frontier, power_line
 from pagnol_jax.scaling.fit import bootstrap
 
 
@@ -41,7 +41,7 @@ def test_units_of_compute_and_loss_leave_the_exponent(compute: float, loss: floa
 def test_law_stays_under_every_point_in_the_fit() -> None:
     for seed in range(10):
         fit = fit_frontier(power_runs(20, -0.05, 8, noise=0.02, seed=seed), every_point, draws=1)
-        predicted = POWER.predict(fit.parameters, fit.points.compute_flops)
+        predicted = power_line(fit.parameters, fit.points.compute_flops)
         assert (predicted <= fit.points.loss_nats_per_token * (1 + 1e-12)).all()
 
 
@@ -70,7 +70,7 @@ def test_interval_mostly_covers_the_truth() -> None:
 def test_band_holds_the_law() -> None:
     fit = fit_frontier(power_runs(20, -0.05, 6, noise=0.01))
     compute = np.geomspace(1e13, 1e18, 9)
-    band, law = fit.band(compute), POWER.predict(fit.parameters, compute)
+    band, law = fit.band(compute), power_line(fit.parameters, compute)
     assert band is not None
     assert band.shape == (2, 9)
     assert ((band[0] <= law) & (law <= band[1])).all()

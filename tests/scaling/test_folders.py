@@ -21,6 +21,7 @@ def test_one_corpus(tmp_path: Path) -> None:
     assert run.bytes_per_token == 4
     assert run.corpus == "wiki aaaaaaaaaaaa"
     assert run.tokenizer == "ffffffffffff of 512"
+    assert (run.learning_rate, run.batch_tokens) == (1e-3 / 5, 100_000)
 
 
 def test_mean_over_corpora_is_weighted_by_tokens(tmp_path: Path) -> None:
@@ -36,6 +37,14 @@ def test_conventions_of_a_run_folder(tmp_path: Path) -> None:
     tokens = run.curve.tokens
     np.testing.assert_allclose(with_convention(run, TOTAL).curve.compute_flops, 12_000 * tokens)
     np.testing.assert_allclose(with_convention(run, WITH_ATTENTION).curve.compute_flops, 7_000 * tokens)
+
+
+def test_a_run_of_old_says_nothing_of_its_batch_or_learning_rate(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a", tokens_per_step=None)
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(line for line in lines if "validation" in line))
+    run = read_run_folder(folder)
+    assert (run.learning_rate, run.batch_tokens) == (None, None)
 
 
 def test_unfinished_run_is_not_annealed(tmp_path: Path) -> None:
@@ -61,6 +70,7 @@ def test_corpora_listed_by_what_they_serve_for(tmp_path: Path) -> None:
     [
         ("metrics.jsonl", "", "has no validation loss yet"),
         ("metrics.jsonl", "{\n{}\n", "metrics.jsonl line 1 is not JSON"),
+        ("metrics.jsonl", "[]\n", "metrics.jsonl line 1 is not a JSON object"),
         ("metrics.jsonl", '{"split": "validation", "corpus": "wiki", "step": 1}\n', "lacks 'tokens'"),
         ("run.json", "{", "run.json cannot be read"),
         ("run.json", "[]", "run.json is not a JSON object"),
@@ -89,14 +99,15 @@ def test_reads_folders_parents_and_tables_once_each(tmp_path: Path) -> None:
         write_run(tmp_path / "ladder" / name)
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "t.csv").write_text("run,flops,loss\nc,1,2\n")
+    (tmp_path / "tables" / "u.jsonl").write_text('{"run": "d", "flops": 1, "loss": 2}')
     paths = [
         tmp_path / "ladder",
         tmp_path / "ladder" / "a",
         tmp_path / "tables",
         tmp_path / "tables" / "t.csv",
     ]
-    assert [run.name for run in read_runs(paths)] == ["a", "b", "c"]
-    assert [run.name for run in read_runs(paths, exclude=["b", "c"])] == ["a"]
+    assert [run.name for run in read_runs(paths)] == ["a", "b", "c", "d"]
+    assert [run.name for run in read_runs(paths, exclude=["b", "c"])] == ["a", "d"]
 
 
 def test_a_run_that_cannot_be_read_can_be_left_out(tmp_path: Path) -> None:
