@@ -98,7 +98,8 @@ def summed(
 
 
 def _log(inputs: Inputs, name: str) -> Any:
-    return jnp.log(inputs[name])
+    value = inputs[name]
+    return np.log(value) if isinstance(value, np.ndarray) else jnp.log(value)  # arrays stay float64 and NumPy's
 
 
 KAPLAN = "Kaplan et al. 2020 (arXiv 2001.08361)"

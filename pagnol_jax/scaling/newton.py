@@ -1,14 +1,15 @@
-"""Damped Newton steps for many small problems at once: every start of a fit, every draw of a bootstrap.
+"""Minimises penalties of residuals, for many small problems at once: the starts of a fit, the draws of a bootstrap.
 
 Derivatives are exact (forward over reverse) and float64. SciPy's L-BFGS-B with its defaults stops early on objectives
-of the size of scaling-law residuals (Besiroglu et al. 2024, arXiv 2404.10102); here a problem is done when a whole
-Newton step would change its objective by less than a part in 1e10, or no step changes it at all.
+of the size of scaling-law residuals (Besiroglu et al. 2024, arXiv 2404.10102). Here every step tries Newton's Hessian,
+which ends quickly, and the reweighted Gauss-Newton one, which crosses curved valleys, and keeps the better; a problem
+is done when a whole step would change its objective by less than a part in 1e10, or no step changes it at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -16,11 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from pagnol_jax.scaling.objectives import mean_penalty, stiffness
 from pagnol_jax.scaling.record import Array
 
-Value = Callable[..., Any]  # (parameters [K], width=[], data=(data of the problem, shared)) -> []
+Residuals = Callable[[Any, Any], Any]  # (parameters [K], what all problems share) -> residuals [P]
 TOLERANCE = 1e-10
-MOST_STEPS = 200
+EXACT = 1e-18  # an objective below this is rounding: data without noise
 AT_ONCE = 64  # problems solved together: one that is slow holds up no more than these
 
 
@@ -41,69 +43,65 @@ class _State(NamedTuple):
     done: Any
 
 
-def minimise(value: Value, starts: Array, widths: tuple[float, ...], data: Array, shared: Any) -> Solutions:
-    """Minimises value(parameters, width, (data of the problem, shared)) for every row of starts and data [R, ...].
-
-    widths: of a continuation; each stage sets out where the last one ended.
-    """
-    solve = _solver(value, widths)
+def minimise(
+    residuals: Residuals, starts: Array, weights: Array, shared: Any, width: float, above: float, most_steps: int
+) -> Solutions:
+    """Minimises `objectives.mean_penalty` from every start [R, K], with the weights [R, P] of its row."""
+    solve = _solver(residuals)
     rows = np.arange(-(-len(starts) // AT_ONCE) * AT_ONCE) % len(starts)  # whole chunks: one shape to compile
     parts: list[Solutions] = []
     with jax.enable_x64(True):
-        shared = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), shared)
+        settings = (jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), shared), width, above, most_steps)
         for chunk in rows.reshape(-1, AT_ONCE):
-            parts.append(jax.tree.map(np.asarray, solve(jnp.asarray(starts[chunk]), jnp.asarray(data[chunk]), shared)))
+            found = solve(jnp.asarray(starts[chunk]), jnp.asarray(weights[chunk]), *settings)
+            parts.append(jax.tree.map(np.asarray, found))
     return jax.tree.map(lambda *columns: np.concatenate(columns)[: len(starts)], *parts)
 
 
 @lru_cache(maxsize=64)
-def _solver(value: Value, widths: tuple[float, ...]) -> Callable[..., Solutions]:
-    def one(start: Any, data: Any, shared: Any) -> Solutions:
-        parameters = start
-        for width in widths:
-            objective = partial(value, width=width, data=(data, shared))
-            state = _descend(objective, parameters)
-            parameters = state.parameters
-        _, hessian = _derivatives(objective)(parameters)
-        eigenvalues = jnp.linalg.eigvalsh(_finite(hessian))
+def _solver(residuals: Residuals) -> Callable[..., Solutions]:
+    def one(start: Any, weights: Any, shared: Any, width: Any, above: Any, most_steps: Any) -> Solutions:
+        def value(parameters: Any) -> Any:
+            return mean_penalty(residuals(parameters, shared), weights, width, above)
+
+        def derivatives(parameters: Any) -> tuple[Any, Any, Any]:
+            """Gradient [K], Hessian [K, K] and reweighted Gauss-Newton matrix [K, K]."""
+            jacobian = jax.jacfwd(residuals)(parameters, shared)
+            stiff = weights * stiffness(residuals(parameters, shared), width, above) / jnp.sum(weights)
+            gradient = jax.grad(value)
+            return gradient(parameters), jax.jacfwd(gradient)(parameters), (jacobian.T * stiff) @ jacobian
+
+        state = _descend(value, derivatives, start, most_steps)
+        _, hessian, _ = derivatives(state.parameters)
+        eigenvalues = jnp.linalg.eigvalsh(jnp.where(jnp.isfinite(hessian), hessian, 0.0))
         condition = jnp.where(eigenvalues[0] > 0, eigenvalues[-1] / eigenvalues[0], jnp.inf)
-        return Solutions(parameters, state.value, state.done & jnp.isfinite(state.value), condition)
+        return Solutions(state.parameters, state.value, state.done & jnp.isfinite(state.value), condition)
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
-
-
-def _derivatives(function: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, Any]]:
-    gradient = jax.grad(function)
-    return lambda x: (gradient(x), jax.jacfwd(gradient)(x))
+    return jax.jit(jax.vmap(one, in_axes=(0, 0, None, None, None, None)))
 
 
-def _finite(matrix: Any) -> Any:
-    return jnp.where(jnp.isfinite(matrix), matrix, 0.0)
-
-
-def _descend(function: Callable[[Any], Any], start: Any) -> _State:
-    derivatives = _derivatives(function)
-
+def _descend(value: Callable[..., Any], derivatives: Callable[..., Any], start: Any, most_steps: Any) -> _State:
     def step(state: _State) -> _State:
-        gradient, hessian = derivatives(state.parameters)
-        scale = jnp.abs(jnp.diag(hessian)) + 1e-12 * state.value
-        factor = jnp.linalg.cholesky(hessian + state.damping * jnp.diag(scale))
-        move = -jax.scipy.linalg.cho_solve((factor, True), gradient)
-        value = function(state.parameters + move)
-        better = value <= state.value  # false for NaN: of an overflow, or a Hessian that is not positive
-        gain = -0.5 * gradient @ move
-        small = (gain <= TOLERANCE * state.value) & (state.damping < 1e-6)
-        stuck = state.damping > 1e14
+        gradient, hessian, gauss_newton = derivatives(state.parameters)
+        damping = state.damping * jnp.diag(jnp.diag(gauss_newton))
+        # NaN, never better, where the damped Hessian is not positive.
+        factors = jnp.linalg.cholesky(jnp.stack([hessian, gauss_newton]) + damping)
+        moves = jax.vmap(lambda factor: -jax.scipy.linalg.cho_solve((factor, True), gradient))(factors)
+        values = jax.vmap(lambda move: value(state.parameters + move))(moves)
+        values = jnp.where(jnp.isfinite(values), values, jnp.inf)
+        best = jnp.argmin(values)
+        better = values[best] <= state.value
+        small = (-0.5 * gradient @ moves[best] <= TOLERANCE * state.value) & (state.damping < 1e-6)
         return _State(
-            parameters=jnp.where(better, state.parameters + move, state.parameters),
-            value=jnp.where(better, value, state.value),
+            parameters=jnp.where(better, state.parameters + moves[best], state.parameters),
+            value=jnp.where(better, values[best], state.value),
             damping=jnp.where(better, jnp.maximum(state.damping / 8, 1e-14), jnp.maximum(state.damping, 1e-9) * 8),
             steps=state.steps + 1,
-            done=small | stuck | (state.value == 0),
+            done=small | (state.damping > 1e14) | (state.value < EXACT),
         )
 
     def going_on(state: _State) -> Any:
-        return ~state.done & (state.steps < MOST_STEPS)
+        return ~state.done & (state.steps < most_steps)
 
-    first = _State(start, function(start), jnp.asarray(1e-3), jnp.asarray(0), jnp.asarray(False))
+    first = _State(start, value(start), jnp.asarray(1e-3), jnp.asarray(0), jnp.asarray(False))
     return jax.lax.while_loop(going_on, step, first)

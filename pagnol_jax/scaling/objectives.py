@@ -24,14 +24,12 @@ class Objective(NamedTuple):
 
     @property
     def widths(self) -> tuple[float, ...]:
-        """Widths [W] of a continuation: from a smooth penalty, a tenth each, to this one."""
-        if self.width >= WIDE:
-            return (WIDE,)
-        stages, width = [], 0.1
+        """Widths of a continuation from least squares, each a third of the last, to this penalty's own."""
+        stages, width = [WIDE], 0.03
         while width > 1.5 * self.width:
             stages.append(width)
-            width /= 10
-        return (WIDE, *stages, self.width)
+            width /= 3
+        return (*stages, self.width) if self.width < WIDE else (WIDE,)
 
 
 WIDE = 1e6  # residuals never get there: least squares
@@ -66,3 +64,9 @@ def mean_penalty(residuals: Any, weights: Any, width: Any, above: float) -> Any:
     size = jnp.abs(residuals)
     penalty = jnp.where(size <= width, 0.5 * size**2, width * (size - 0.5 * width)) / jnp.minimum(width, 1.0)
     return jnp.sum(weights * jnp.where(residuals < 0, above, 1.0) * penalty) / jnp.sum(weights)
+
+
+def stiffness(residuals: Any, width: Any, above: float) -> Any:
+    """The penalty's slope over the residual [P]: the weight that makes a parabola of it (iterated reweighting)."""
+    slope = jnp.minimum(1.0, width / jnp.maximum(jnp.abs(residuals), 1e-300)) / jnp.minimum(width, 1.0)
+    return jnp.where(residuals < 0, above, 1.0) * slope

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.estimate import Estimate, estimate
 from pagnol_jax.scaling.laws import INPUTS, Law, constants, evaluate
-from pagnol_jax.scaling.newton import Solutions, Value, minimise
-from pagnol_jax.scaling.objectives import Objective, huber, mean_penalty
+from pagnol_jax.scaling.newton import Residuals, Solutions, minimise
+from pagnol_jax.scaling.objectives import Objective, huber
 from pagnol_jax.scaling.record import Array
 
 NEAR = 0.01  # optima whose objective is within this of the best are told
 APART = 0.01  # and are others if a parameter differs by more
+KEPT = 8  # optima of least squares from which narrower penalties set out
+STEPS, LAST_STEPS = 300, 3000  # at most, of a stage and of the last one
 
 
 class LawFit(NamedTuple):
@@ -109,9 +111,9 @@ def fit_law(
     weights = np.ones(loss.size) if weights is None else np.asarray(weights, np.float64)
     check(law, inputs, loss, run)
     starts = law.starts(inputs, loss) if starts is None else starts
-    problem = value_of(law, objective)
-    found = minimise(problem, starts, objective.widths, np.tile(weights, (len(starts), 1)), (inputs, loss))
-    optima = _best_first(found, starts, law)
+    optima = _solve(law, objective, starts, np.tile(weights, (len(starts), 1)), inputs, loss)
+    if np.abs(starts - optima.parameters[0]).max(1).min() < 1e-9:  # as of a fit that never moved
+        raise UserError(f"the fit of {law.formula} ended where it started: give other starts")
     fit = LawFit(
         law=law,
         objective=objective,
@@ -130,16 +132,15 @@ def fit_law(
 
 
 @lru_cache(maxsize=64)
-def value_of(law: Law, objective: Objective) -> Value:
-    """The objective of a law as a function that `newton.minimise` takes; data are (weights [P], (inputs, loss))."""
+def residuals_of(law: Law, log: bool) -> Residuals:
+    """Measured - predicted, of loss or log loss, as `newton.minimise` takes it; (inputs, loss) are shared."""
 
-    def value(parameters: Any, width: Any, data: Any) -> Any:
-        weights, (inputs, loss) = data
+    def residuals(parameters: Any, shared: Any) -> Any:
+        inputs, loss = shared
         predicted = law.predict(parameters, inputs)
-        residuals = jnp.log(loss) - jnp.log(predicted) if objective.log else loss - predicted
-        return mean_penalty(residuals, weights, width, objective.above)
+        return jnp.log(loss) - jnp.log(predicted) if log else loss - predicted
 
-    return value
+    return residuals
 
 
 def check(law: Law, inputs: Mapping[str, Array], loss: Array, run: NDArray[np.intp]) -> None:
@@ -157,19 +158,30 @@ def check(law: Law, inputs: Mapping[str, Array], loss: Array, run: NDArray[np.in
         raise UserError(f"{law.formula} has {needed} constants: it needs more than the {loss.size} observations given")
 
 
-def _best_first(found: Solutions, starts: Array, law: Law) -> Solutions:
-    """Different optima within 1 % of the best. Raises UserError where no start went anywhere."""
+def _solve(
+    law: Law, objective: Objective, starts: Array, weights: Array, inputs: Mapping[str, Array], loss: Array
+) -> Solutions:
+    """The optima, the best first: of least squares from every start, then followed as the penalty narrows."""
+    residuals, widths = residuals_of(law, objective.log), objective.widths
+    for width in widths:
+        steps = LAST_STEPS if width == objective.width else STEPS
+        found = minimise(residuals, starts, weights[: len(starts)], (inputs, loss), width, objective.above, steps)
+        optima = _distinct(found, NEAR if width == objective.width else 1.0)
+        if not len(optima.value):
+            raise UserError(f"no start of {law.formula} led to a finite objective")
+        starts = optima.parameters[:KEPT]
+    return optima
+
+
+def _distinct(found: Solutions, near: float) -> Solutions:
+    """Solutions that differ, the best first, with an objective of at most 1 + near times the best."""
     usable = np.isfinite(found.value) & np.isfinite(found.parameters).all(1)
-    if not usable.any():
-        raise UserError(f"no start of {law.formula} led to a finite objective")
-    near = np.flatnonzero(usable & (found.value <= found.value[usable].min() * (1 + NEAR)))
-    moved = np.abs(found.parameters - starts).max(1) > 1e-9
-    if not moved[near].any():  # as a fit does that never moved (Porian et al.'s saturating law)
-        raise UserError(f"the fit of {law.formula} ended where it started: give other starts")
-    order = near[np.lexsort((found.value[near], ~found.converged[near]))]
+    least = found.value[usable].min(initial=np.inf)
+    rows = np.flatnonzero(usable & (found.value <= least * (1 + near)))
     kept: list[int] = []
-    for row in order:
-        if all(np.abs(found.parameters[row] - found.parameters[other]).max() > APART for other in kept):
+    for row in rows[np.argsort(found.value[rows], kind="stable")]:
+        alone = all(np.abs(found.parameters[row] - found.parameters[other]).max() > APART for other in kept)
+        if alone and (found.converged[row] or not kept):
             kept.append(int(row))
     return jax.tree.map(lambda column: column[kept], found)
 
@@ -184,11 +196,11 @@ def resample(run: NDArray[np.intp], draws: int, seed: int) -> Array:
 def _bootstrap(fit: LawFit, optima: Array, draws: int, seed: int) -> Array:
     """Refits [R, K] that set out from every optimum; NaN where a resample has too few runs to determine the law."""
     weights = fit.weights * resample(fit.run, draws, seed)
-    starts = np.repeat(optima, draws, axis=0)
-    widths = fit.objective.widths[-2:]
-    found = minimise(
-        value_of(fit.law, fit.objective), starts, widths, np.tile(weights, (len(optima), 1)), (fit.inputs, fit.loss)
-    )
+    starts, tiled = np.repeat(optima, draws, axis=0), np.tile(weights, (len(optima), 1))
+    residuals, shared = residuals_of(fit.law, fit.objective.log), (fit.inputs, fit.loss)
+    for width in fit.objective.widths[-2:]:
+        found = minimise(residuals, starts, tiled, shared, width, fit.objective.above, STEPS)
+        starts = found.parameters
     value = np.where(np.isfinite(found.value), found.value, np.inf).reshape(len(optima), draws)
     best = found.parameters.reshape(len(optima), draws, -1)[np.argmin(value, axis=0), np.arange(draws)]
     determined = (weights > 0).sum(1) >= len(fit.law.parameters)
