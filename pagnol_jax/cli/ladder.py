@@ -27,9 +27,8 @@ def run(args: argparse.Namespace) -> int:
     """Exit status of the first rung that did not finish, else 0."""
     gin_files.parse(args.gin_file, args.gin_bindings, whole=False)
     output = Path(args.output or f"runs/{Path(args.gin_file[0]).stem}")
-    for name, settings in rungs(args.gin_file[0]).items():
-        files = [setting for setting in settings if setting.endswith(".gin")]
-        bindings = [setting for setting in settings if not setting.endswith(".gin")]
+    for name, cells in rungs(args.gin_file[0]).items():
+        files, bindings = settings(cells)
         if status := train_from_gin([*args.gin_file, *files], [*bindings, *args.gin_bindings], str(output / name)):
             return status
     return 0
@@ -50,3 +49,8 @@ def rungs(ladder: str) -> dict[str, list[str]]:
     if not whole or not all(isinstance(cell, str) for row in table.values() for cell in row):
         raise UserError(f"{ladder} names no rungs: bind RUNGS to {{'name': ['file.gin', 'NAME = value'], ...}}")
     return table
+
+
+def settings(cells: list[str]) -> tuple[list[str], list[str]]:
+    """The gin files and the bindings of a rung."""
+    return [cell for cell in cells if cell.endswith(".gin")], [cell for cell in cells if not cell.endswith(".gin")]

@@ -107,7 +107,7 @@ class Loop:
                     self.checkpoints.wait()
                     return stop
         self.checkpoints.wait()
-        return None
+        return interrupt.signal  # one that came during the last evaluation ends a ladder too
 
     def _after(self, done: int, state: State, stop: bool) -> None:
         """Evaluation and checkpoint, where due; metrics are written before the checkpoint that follows them.

@@ -220,9 +220,11 @@ def test_ladder(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
     small = "--gin.config.GPTConfig.num_layers=1"
     ladder = ["ladder", "--gin_file", str(tiny.gin), *SAME, small, "--output", "out"]
     assert "names no rungs" in fails(capsys, *ladder)
-    assert "Unable to open file: no.gin" in fails(capsys, *ladder, "--gin.RUNGS=['no.gin']")
-    assert main([*ladder, "--gin.RUNGS=['d16.gin', 'd32.gin']"]) == 0
+    assert "Unable to open file: no.gin" in fails(capsys, *ladder, "--gin.RUNGS={'1': ['no.gin']}")
+    assert "names no rungs" in fails(capsys, *ladder, "--gin.RUNGS=['d16.gin']")
+    rungs = "--gin.RUNGS={'d16': ['d16.gin', 'run.train.keep = 1'], 'd32': ['d32.gin']}"
+    assert main([*ladder, rungs]) == 0
     assert json.loads(Path("out/d16/run.json").read_text())["model"]["d_model"] == 16
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("checkpoints/6/*")}
-    assert main([*ladder, "--gin.RUNGS=['d16.gin', 'd32.gin']"]) == 0
+    assert main([*ladder, rungs]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in Path("out").rglob("checkpoints/6/*")}

@@ -92,7 +92,7 @@ def test_fewer_steps_than_done(whole: Path, train: Any, capsys: pytest.CaptureFi
 class StopAtTheEnd:
     """An Interrupt whose signal comes while the twelfth step is made."""
 
-    reads = 0
+    reads, last = 0, 12
 
     def __enter__(self) -> "StopAtTheEnd":
         return self
@@ -102,12 +102,21 @@ class StopAtTheEnd:
     @property
     def signal(self) -> signal.Signals | None:
         self.reads += 1
-        return signal.SIGTERM if self.reads >= 12 else None
+        return signal.SIGTERM if self.reads >= self.last else None
 
 
-def test_a_stop_skips_no_evaluation(whole: Path, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class StopAfterTheEnd(StopAtTheEnd):
+    """As it, while the last step is evaluated and saved."""
+
+    last = 13
+
+
+@pytest.mark.parametrize("interrupt", [StopAtTheEnd, StopAfterTheEnd])
+def test_a_stop_skips_no_evaluation(
+    whole: Path, train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupt: type[StopAtTheEnd]
+) -> None:
     """Else the run that goes on from that checkpoint would lack it for ever."""
-    monkeypatch.setattr(loop, "Interrupt", StopAtTheEnd)
+    monkeypatch.setattr(loop, "Interrupt", interrupt)
     run_dir = tmp_path / "run"
     assert train(run_dir) == 128 + signal.SIGTERM
     assert (run_dir / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()

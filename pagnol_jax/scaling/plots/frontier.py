@@ -4,41 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.fit import FrontierFit, HoldOut
 from pagnol_jax.scaling.frontier import power_line
 from pagnol_jax.scaling.labels import Label, place_labels
+from pagnol_jax.scaling.plots.style import (
+    LIGHT,
+    LOSS,
+    Colour,
+    Theme,
+    draw_line,
+    interval_text,
+    log_ticks,
+    minus,
+    plain_ticks,
+    ramp,
+    tidy,
+    written,
+)
 from pagnol_jax.scaling.record import Array, ComputeUnit, RunRecord
 
-
-class Theme(NamedTuple):
-    """Colours of a figure; `ramp` is the stretch of the viridis map that runs from small to large models."""
-
-    ground: str
-    ink: str
-    faint: str
-    law: str
-    ramp: tuple[float, float]
-
-
-LIGHT = Theme(ground="white", ink="#222222", faint="#d9d9d9", law="#c1272d", ramp=(0.70, 0.05))
-DARK = Theme(ground="#15171c", ink="#e6e6e6", faint="#3a3d45", law="#ff7b6b", ramp=(0.95, 0.42))
-
-WIDTH, HEIGHT = 4.8, 3.4  # inches; legible when a journal's column shrinks it to 3.3
 HEADROOM = 1.45  # the loss axis ends here, times the worst point in the fit: above are the first steps
 FOOTROOM = 0.17  # share of the loss axis added below the least loss, for what is said of the held-out run
 EXTRAPOLATE = 3.0  # the law is drawn to this factor past the largest compute
 MOST_LABELS = 16  # runs that can be named on the figure
-FORMATS = (".png", ".pdf", ".svg")
 
 
 def plot_frontier(
@@ -55,21 +48,8 @@ def plot_frontier(
     `reference` is drawn as a dashed line beside the law. Raises UserError for another kind of file, or one
     that cannot be written.
     """
-    if output.suffix not in FORMATS:
-        raise UserError(f"{output}: a figure is one of {', '.join(FORMATS)}")
-    style: dict[str, Any] = {
-        "font.family": "DejaVu Sans", "mathtext.fontset": "dejavusans", "font.size": 8, "axes.linewidth": 0.6,
-        "text.color": theme.ink, "axes.edgecolor": theme.ink, "axes.labelcolor": theme.ink,
-        "xtick.color": theme.ink, "ytick.color": theme.ink, "pdf.fonttype": 42,
-    }  # fmt: skip
-    with matplotlib.rc_context(style):  # type: ignore[arg-type]
-        figure = Figure(figsize=(WIDTH, HEIGHT), facecolor=theme.ground, layout="constrained")
-        axes = figure.add_subplot(facecolor=theme.ground)
-        draw_frontier(axes, fit, runs, unit, reference=reference, theme=theme)
-        try:
-            figure.savefig(output, dpi=300)
-        except OSError as error:
-            raise UserError(f"cannot write {output}: {error.strerror}") from None
+    with written(output, theme) as figure:
+        draw_frontier(figure.add_subplot(), fit, runs, unit, reference=reference, theme=theme)
 
 
 def draw_frontier(
@@ -117,12 +97,11 @@ def _xy(run: RunRecord, unit: ComputeUnit) -> Array:
     return np.stack([run.curve.compute_flops / unit.flops, run.curve.loss_nats_per_token], axis=1)
 
 
-def _colours(runs: Sequence[RunRecord], theme: Theme) -> list[tuple[float, ...]]:
+def _colours(runs: Sequence[RunRecord], theme: Theme) -> list[Colour]:
     """Colour of every run by the rank of its size, or of its last compute where sizes are unknown."""
     sizes = [run.parameters_non_embedding or run.parameters for run in runs]
     keys = [size or 0.0 for size in sizes] if all(sizes) else [run.curve.compute_flops[-1] for run in runs]
-    ranks = np.unique(keys, return_inverse=True)[1]
-    return [matplotlib.colormaps["viridis"](np.interp(rank, [0, max(ranks.max(), 1)], theme.ramp)) for rank in ranks]
+    return ramp(keys, theme)
 
 
 def _set_axes(axes: Axes, curves: Sequence[Array], spots: Array, unit: ComputeUnit, run: RunRecord) -> None:
@@ -134,27 +113,19 @@ def _set_axes(axes: Axes, curves: Sequence[Array], spots: Array, unit: ComputeUn
     axes.set(
         xscale="log", yscale="log", xlim=(shown[:, 0].min() / 1.3, right), ylim=(low * (low / top) ** FOOTROOM, top)
     )
-    decades = np.log10(right / shown[:, 0].min())
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1,), numticks=9))
-    axes.xaxis.set_minor_locator(LogLocator(subs=range(2, 10), numticks=99))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_major_locator(FixedLocator(MaxNLocator(9, steps=[1, 2, 2.5, 5, 10]).tick_values(*axes.get_ylim())))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.tick_params(which="both", width=0.5, direction="out")
-    axes.spines[["top", "right"]].set_visible(False)
+    log_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
+    tidy(axes)
     counted = f", $C = {run.convention.tex}$" if run.convention else ""
     axes.set_xlabel(f"Compute ({unit.name}{counted})")
-    axes.set_ylabel("Validation loss (nats per token)")
+    axes.set_ylabel(LOSS)
 
 
 def _draw_law(axes: Axes, fit: FrontierFit, points: Array, unit: ComputeUnit, theme: Theme) -> Array:
     """The law over the frame, solid where it was fitted, with its bootstrap band; returns the line [P, 2]."""
     x = np.geomspace(*axes.get_xlim(), 200)
     line = np.stack([x, power_line(fit.parameters, x * unit.flops)], axis=1)
-    fitted = (x >= points[:, 0].min()) & (x <= points[:, 0].max())
-    axes.plot(*line.T, color=theme.law, linewidth=0.8, linestyle=(0, (1, 1.5)), zorder=3)
-    axes.plot(*line[fitted].T, color=theme.law, linewidth=1.2, zorder=3)
+    draw_line(axes, line, (points[:, 0].min(), points[:, 0].max()), theme.law)
     band = fit.band(x * unit.flops)
     if band is not None:
         axes.fill_between(x, *band, color=theme.law, alpha=0.15, linewidth=0, zorder=1)
@@ -167,11 +138,11 @@ def _draw_hold_out(axes: Axes, held: HoldOut, unit: ComputeUnit, theme: Theme) -
     axes.scatter(x, held.loss_nats_per_token, s=52, facecolor="none", edgecolor=theme.ink, linewidth=0.7, zorder=6)
     axes.scatter(x, held.predicted, s=18, marker="x", color=theme.ink, linewidth=0.8, zorder=6)
     place = np.array([[x, held.loss_nats_per_token], [x, held.predicted]])
-    return Label(f"× predicted without\nthis run, {held.error_percent:+.1f} %".replace("-", "\u2212"), theme.ink, place)
+    return Label(minus(f"× predicted without\nthis run, {held.error_percent:+.1f} %"), theme.ink, place)
 
 
 def _run_labels(
-    axes: Axes, runs: Sequence[RunRecord], curves: Sequence[Array], colours: Sequence[tuple[float, ...]]
+    axes: Axes, runs: Sequence[RunRecord], curves: Sequence[Array], colours: Sequence[Colour]
 ) -> list[Label]:
     """The names of the runs, each near the end of its curve or else along it; none if they are too many."""
     if len(runs) > MOST_LABELS:
@@ -189,5 +160,5 @@ def _write_law(axes: Axes, fit: FrontierFit, unit: ComputeUnit, theme: Theme) ->
     text = f"$L = {fit.prefactor(unit):#.3g}\\;C^{{\\,{fit.exponent:.4f}}}$"
     interval = fit.exponent_interval
     if interval is not None:
-        text += f"\nexponent 95 % [{interval[0]:.4f}, {interval[1]:.4f}]".replace("-", "\u2212")
+        text += f"\nexponent 95 % {interval_text(interval, '.4f')}"
     return axes.text(0.98, 0.96, text, transform=axes.transAxes, ha="right", va="top", color=theme.law, linespacing=1.6)

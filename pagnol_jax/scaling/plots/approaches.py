@@ -1,0 +1,169 @@
+"""The three approaches of Hoffmann et al. 2022 (arXiv 2203.15556) to the best size N* for compute C, on one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from pagnol_jax.errors import UserError
+from pagnol_jax.scaling.allocate import exponents, optimum
+from pagnol_jax.scaling.envelope import EnvelopeFit
+from pagnol_jax.scaling.estimate import PERCENTILES
+from pagnol_jax.scaling.holdout import compute_of
+from pagnol_jax.scaling.isoflop import IsoflopFit, SizeLaw
+from pagnol_jax.scaling.parametric import LawFit
+from pagnol_jax.scaling.plots.isoflop import size_band
+from pagnol_jax.scaling.plots.style import (
+    GLYPHS,
+    LIGHT,
+    MARKERS,
+    Theme,
+    draw_line,
+    interval_text,
+    log_ticks,
+    plain_ticks,
+    tidy,
+    write_table,
+    written,
+)
+from pagnol_jax.scaling.record import FLOP, Array, ComputeUnit
+
+HEIGHT = 4.6  # inches
+EXTRAPOLATE = 10.0  # lines are drawn to this factor past the largest compute of the data
+
+
+class Approach(NamedTuple):
+    """N* against C as one approach has it.
+
+    points [P, 2]: C in FLOP and the N* read off it, if any. span: of compute, that of the data. sizes: from C [P] to N*
+    [P]; band: to the ends of its 95 % interval [2, P]. exponent: a with its 95 % interval.
+    """
+
+    name: str
+    exponent: tuple[float, float, float]
+    points: Array
+    span: tuple[float, float]
+    sizes: Callable[[Array], Array]
+    band: Callable[[Array], Array]
+
+
+def by_envelope(fit: EnvelopeFit, name: str = "1  envelope") -> Approach:
+    """Approach 1: the sizes on the envelope of whole loss curves."""
+    told = np.isfinite(fit.compute_flops)
+    return _by_sizes(name, fit.law, fit.compute_flops[told], fit.parameters[told])
+
+
+def by_isoflop(fit: IsoflopFit, name: str = "2  IsoFLOP") -> Approach:
+    """Approach 2: the minima of the valleys that can be trusted."""
+    return _by_sizes(name, fit.law, fit.compute_flops[fit.trusted], fit.parameters_median[fit.trusted])
+
+
+def by_law(fit: LawFit, name: str = "3  parametric") -> Approach:
+    """Approach 3: the optimum of a fitted law. Raises UserError for a law that has none in closed form."""
+    a = fit.estimate(lambda parameters: exponents(fit.law, parameters)[0])
+    compute = compute_of(fit)
+
+    def band(compute_flops: Array) -> Array:
+        sizes = optimum(fit.law, fit.draws[:, None], compute_flops).parameters  # [R, P]
+        return np.nanpercentile(sizes, PERCENTILES, axis=0)
+
+    return Approach(
+        name,
+        (a.value, a.low, a.high),
+        np.empty((0, 2)),
+        (float(compute.min()), float(compute.max())),
+        lambda compute_flops: optimum(fit.law, fit.parameters, compute_flops).parameters,
+        band,
+    )
+
+
+def _by_sizes(name: str, law: SizeLaw, compute: Array, sizes: Array) -> Approach:
+    low, high = law.exponent_interval
+    return Approach(
+        name,
+        (law.exponent, float(low), float(high)),
+        np.stack([compute, sizes], axis=1),
+        (float(compute.min()), float(compute.max())),
+        lambda compute_flops: law.coefficient * compute_flops**law.exponent,
+        lambda compute_flops: size_band(law, compute_flops),
+    )
+
+
+def plot_approaches(
+    approaches: Sequence[Approach], output: Path, unit: ComputeUnit = FLOP, *, theme: Theme = LIGHT
+) -> None:
+    """Writes N* against compute, and below it `draw_disagreement`, to a .png, .pdf or .svg file.
+
+    Raises UserError for another kind of file, one that cannot be written, or no approach.
+    """
+    with written(output, theme, HEIGHT) as figure:
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.6, 1))
+        draw_approaches(above, approaches, unit, theme=theme)
+        draw_disagreement(below, approaches, unit, theme=theme)
+        above.tick_params(labelbottom=False)
+        above.set_xlabel("")
+
+
+def draw_approaches(
+    axes: Axes, approaches: Sequence[Approach], unit: ComputeUnit = FLOP, *, theme: Theme = LIGHT
+) -> None:
+    """N* against C with 95 % bands, dotted beyond the data, and the exponents a of N* = k C^a in a table."""
+    x = _computes(approaches)
+    _draw(axes, approaches, x, np.ones_like(x), unit, theme)
+    axes.set_ylabel("Optimal size $N^*$ (parameters)")
+    log_ticks(axes.yaxis, counts=True)
+    rows = [("", "approach", "a", "95 %")]
+    for glyph, one in zip(GLYPHS, approaches, strict=False):
+        a, low, high = one.exponent
+        interval = interval_text((low, high), ".3f") if np.isfinite(low) else "none"
+        rows.append((glyph, one.name, f"{a:.3f}", interval))
+    write_table(axes, rows, (theme.ink, *theme.series[: len(approaches)]), "upper left", (0.03, 0.98))
+
+
+def draw_disagreement(
+    axes: Axes, approaches: Sequence[Approach], unit: ComputeUnit = FLOP, *, theme: Theme = LIGHT
+) -> None:
+    """N* of each approach over the geometric mean of all at that compute: what a choice of approach changes."""
+    x = _computes(approaches)
+    mean = np.exp(np.mean([np.log(one.sizes(x)) for one in approaches], axis=0))
+    _draw(axes, approaches, x, mean, unit, theme)
+    ratios = np.array([one.sizes(x) / mean for one in approaches])
+    reach = 1.2 * max(1.2, float(np.exp(np.abs(np.log(ratios)).max())))
+    axes.set(ylim=(1 / reach, reach), ylabel="$N^*$ over the mean")
+    if reach < 3:
+        plain_ticks(axes.yaxis, most=5)
+    else:
+        log_ticks(axes.yaxis)
+
+
+def _computes(approaches: Sequence[Approach]) -> Array:
+    """Compute in FLOP [P] from the least data of any approach to ten times the largest."""
+    if not approaches:
+        raise UserError("no approach has told the best size for a compute: there is nothing to draw")
+    low, high = zip(*(one.span for one in approaches), strict=True)
+    return np.geomspace(min(low) / 1.5, EXTRAPOLATE * max(high), 200)
+
+
+def _draw(axes: Axes, approaches: Sequence[Approach], x: Array, over: Array, unit: ComputeUnit, theme: Theme) -> None:
+    """Lines, bands and points of N* over `over` [P]; a marker at the right end of each line."""
+    axes.set(xscale="log", yscale="log", xlim=(x[0] / unit.flops, x[-1] / unit.flops))
+    for one, colour, marker in zip(approaches, theme.series, MARKERS, strict=False):
+        line = one.sizes(x) / over
+        axes.fill_between(x / unit.flops, *(one.band(x) / over), color=colour, alpha=0.13, linewidth=0, zorder=1)
+        draw_line(
+            axes, np.stack([x / unit.flops, line], axis=1), (one.span[0] / unit.flops, one.span[1] / unit.flops), colour
+        )
+        c, size = one.points.T
+        heights = size / np.exp(np.interp(np.log(c), np.log(x), np.log(over)))
+        axes.scatter(c / unit.flops, heights, s=11, marker=marker, color=colour, linewidth=0, zorder=4)
+        axes.scatter(
+            x[-1] / unit.flops, line[-1], s=30, marker=marker, color=colour, edgecolor=theme.ground, linewidth=0.7,
+            zorder=5, clip_on=False,
+        )  # fmt: skip
+    axes.set_xlabel(f"Compute ({unit.name})")
+    log_ticks(axes.xaxis)
+    tidy(axes)
