@@ -1,4 +1,4 @@
-"""The fit of a law told in words and in JSON: constants with intervals, how far to trust them, what other losses give."""
+"""The fit of a law in words and in JSON: constants with intervals, how far to trust them, what other losses give."""
 
 from __future__ import annotations
 
@@ -85,9 +85,8 @@ def size_exponent(fit: LawFit) -> Estimate | None:
 
 def as_text(report: LawReport) -> str:
     """What `pagnol scaling fit --law` prints."""
-    return "\n".join([
-        *_conventions(report), "", *_fit(report), "", *_other_objectives(report), "", *_held_out(report), *_notes(report)
-    ])  # fmt: skip
+    blocks = (_conventions(report), _fit(report), _other_objectives(report), [*_held_out(report), *_notes(report)])
+    return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
 def _conventions(report: LawReport) -> list[str]:

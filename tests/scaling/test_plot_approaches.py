@@ -78,6 +78,25 @@ def test_texts_are_apart_and_large_enough(theme: Theme) -> None:
         assert smallest_type(figure) >= 7
 
 
+@pytest.mark.parametrize("factor", [1.5, 20.0])
+def test_a_large_disagreement_is_legible(factor: float) -> None:
+    one, other = approaches()[-2:]
+    other = other._replace(sizes=lambda compute: factor * one.sizes(compute))
+    figure = Figure(figsize=(4.8, 2), layout="constrained")
+    axes = figure.add_subplot()
+    draw_disagreement(axes, [one, other])
+    assert overlaps(figure) == []
+    assert axes.get_ylim()[0] < factor**-0.5 < factor**0.5 < axes.get_ylim()[1]
+    assert sum(text.replace(".", "").isdigit() for text, _ in texts(figure)) >= 3  # ticks of the ratio
+
+
+def test_a_fit_without_draws_has_no_band() -> None:
+    name, fit = law_fits()[0]
+    figure = Figure()
+    draw_approaches(figure.add_subplot(), [by_law(fit._replace(draws=fit.draws[:0]), name)])
+    assert "none" in {text for text, _ in texts(figure)}
+
+
 def test_table_gives_the_exponent_of_every_approach() -> None:
     figure = Figure()
     draw_approaches(figure.add_subplot(), approaches())
@@ -111,6 +130,8 @@ def test_draws_what_there_is_to_ten_times_the_data() -> None:
     np.testing.assert_allclose(product, 1)
     with pytest.raises(UserError, match="no approach"):
         draw_approaches(axes, [])
+    with pytest.raises(UserError, match="5 series apart, not 6"):
+        draw_approaches(axes, 2 * approaches()[:3])
 
 
 @pytest.mark.parametrize("unit", ["nats per token", "bits per byte"])

@@ -51,7 +51,7 @@ def test_every_kind_of_figure(
     check_written(tmp_path / "a.png")
     *left_out, last = capsys.readouterr().out.splitlines()
     assert last == f"wrote {tmp_path / 'a.png'}"
-    # Runs of one checkpoint each have no curves to envelop.
+    # A size at one budget alone has no curve to envelop.
     assert [line.split(":", maxsplit=1)[0] for line in left_out] == ["left out  1  envelope"] * (kind == "approaches")
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.allocate import exponents, optimum
@@ -18,14 +19,13 @@ from pagnol_jax.scaling.isoflop import IsoflopFit, SizeLaw
 from pagnol_jax.scaling.parametric import LawFit
 from pagnol_jax.scaling.plots.isoflop import size_band
 from pagnol_jax.scaling.plots.style import (
-    GLYPHS,
     LIGHT,
-    MARKERS,
     Theme,
     draw_line,
     interval_text,
     log_ticks,
     plain_ticks,
+    series,
     tidy,
     write_table,
     written,
@@ -68,6 +68,8 @@ def by_law(fit: LawFit, name: str = "3  parametric") -> Approach:
     compute = compute_of(fit)
 
     def band(compute_flops: Array) -> Array:
+        if not len(fit.draws):
+            return np.full((2, compute_flops.size), np.nan)
         sizes = optimum(fit.law, fit.draws[:, None], compute_flops).parameters  # [R, P]
         return np.nanpercentile(sizes, PERCENTILES, axis=0)
 
@@ -117,11 +119,12 @@ def draw_approaches(
     axes.set_ylabel("Optimal size $N^*$ (parameters)")
     log_ticks(axes.yaxis, counts=True)
     rows = [("", "approach", "a", "95 %")]
-    for glyph, one in zip(GLYPHS, approaches, strict=False):
+    looks = series(len(approaches), theme)
+    for look, one in zip(looks, approaches, strict=True):
         a, low, high = one.exponent
         interval = interval_text((low, high), ".3f") if np.isfinite(low) else "none"
-        rows.append((glyph, one.name, f"{a:.3f}", interval))
-    write_table(axes, rows, (theme.ink, *theme.series[: len(approaches)]), "upper left", (0.03, 0.98))
+        rows.append((look.glyph, one.name, f"{a:.3f}", interval))
+    write_table(axes, rows, (theme.ink, *(look.colour for look in looks)), "upper left", (0.03, 0.98))
 
 
 def draw_disagreement(
@@ -138,6 +141,8 @@ def draw_disagreement(
         plain_ticks(axes.yaxis, most=5)
     else:
         log_ticks(axes.yaxis)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
 def _computes(approaches: Sequence[Approach]) -> Array:
@@ -151,7 +156,7 @@ def _computes(approaches: Sequence[Approach]) -> Array:
 def _draw(axes: Axes, approaches: Sequence[Approach], x: Array, over: Array, unit: ComputeUnit, theme: Theme) -> None:
     """Lines, bands and points of N* over `over` [P]; a marker at the right end of each line."""
     axes.set(xscale="log", yscale="log", xlim=(x[0] / unit.flops, x[-1] / unit.flops))
-    for one, colour, marker in zip(approaches, theme.series, MARKERS, strict=False):
+    for one, (colour, marker, _) in zip(approaches, series(len(approaches), theme), strict=True):
         line = one.sizes(x) / over
         axes.fill_between(x / unit.flops, *(one.band(x) / over), color=colour, alpha=0.13, linewidth=0, zorder=1)
         draw_line(

@@ -14,7 +14,6 @@ from pagnol_jax.scaling.group_frontiers import Frontier, Group, least_loss
 from pagnol_jax.scaling.labels import Label, place_labels
 from pagnol_jax.scaling.plots.style import (
     LIGHT,
-    MARKERS,
     SMALL,
     Colour,
     Theme,
@@ -23,6 +22,7 @@ from pagnol_jax.scaling.plots.style import (
     log_ticks,
     minus,
     plain_ticks,
+    series,
     tidy,
     written,
 )
@@ -77,8 +77,8 @@ def draw_comparison(
     points = [_points(group, unit, factor) for group, factor in zip(comparison.groups, factors, strict=True)]
     _set_axes(axes, np.concatenate(points), unit, loss_unit)
     drawn, labels = [], []
-    for group, frontier, factor, spots, colour, marker in zip(
-        comparison.groups, found.frontiers, factors, points, theme.series[:2], MARKERS[:2], strict=True
+    for group, frontier, factor, spots, (colour, marker, _) in zip(
+        comparison.groups, found.frontiers, factors, points, series(2, theme), strict=True
     ):
         for run in group.runs:
             x, y = run.curve.compute_flops / unit.flops, factor * run.curve.loss_nats_per_token

@@ -132,7 +132,7 @@ def _set_axes(axes: Axes, drawn: Array, least: float, unit: ComputeUnit) -> None
 
 def _write_law(axes: Axes, fit: LawFit, theme: Theme) -> Text:
     """The law and its constants, with 95 % intervals, in the upper right corner, which falling losses leave free."""
-    lines = [f"{name} = {value:.3g}" for name, value in fit.constants.items()]
+    lines = [f"{name} = {value:.3g}".replace("e+0", "e") for name, value in fit.constants.items()]
     text = "\n".join([f"{fit.law.formula}, {fit.objective.name}", *lines]).replace("alpha", "α").replace("beta", "β")
     return axes.text(
         0.99, 0.98, text, transform=axes.transAxes, ha="right", va="top", color=theme.law, fontsize=SMALL,

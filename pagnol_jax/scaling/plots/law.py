@@ -16,13 +16,13 @@ from pagnol_jax.scaling.holdout import compute_of
 from pagnol_jax.scaling.laws import constants
 from pagnol_jax.scaling.parametric import LawFit
 from pagnol_jax.scaling.plots.style import (
-    GLYPHS,
     LIGHT,
-    MARKERS,
     SMALL,
+    Series,
     Theme,
     log_ticks,
     ramp,
+    series,
     tidy,
     write_table,
     written,
@@ -78,18 +78,18 @@ def draw_bootstrap(axes: Sequence[Axes], fits: Sequence[tuple[str, LawFit]], *, 
     lie over each other: if they lie apart, the objective is part of the answer. Raises UserError for a law without
     alpha, beta and E, or a fit without draws.
     """
-    clouds = [_clouds(fit) for _, fit in fits]
+    clouds, looks = [_clouds(fit) for _, fit in fits], series(len(fits), theme)
     for part, (x, y) in zip(axes, (("alpha", "beta"), ("E", "a")), strict=True):
-        for cloud, colour, marker in zip(clouds, theme.series, MARKERS, strict=False):
-            _draw_cloud(part, cloud[x], cloud[y], colour, marker, theme)
+        for cloud, look in zip(clouds, looks, strict=True):
+            _draw_cloud(part, cloud[x], cloud[y], look, theme)
         part.set(xlim=_limits([cloud[x] for cloud in clouds]), ylim=_limits([cloud[y] for cloud in clouds]))
         for axis in (part.xaxis, part.yaxis):
             axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         part.set_xlabel(_SYMBOLS[x])
         part.set_ylabel(_SYMBOLS[y])
         tidy(part)
-    names = [(glyph, name) for glyph, (name, _) in zip(GLYPHS, fits, strict=False)]
-    write_table(axes[0], names, theme.series[: len(names)], "lower left", (0.0, 1.03))
+    names = [(look.glyph, name) for look, (name, _) in zip(looks, fits, strict=True)]
+    write_table(axes[0], names, [look.colour for look in looks], "lower left", (0.0, 1.03))
 
 
 _SYMBOLS = {"alpha": r"$\alpha$", "beta": r"$\beta$", "E": "E (nats per token)", "a": r"$a = \beta / (\alpha + \beta)$"}
@@ -106,12 +106,13 @@ def _clouds(fit: LawFit) -> dict[str, _Cloud]:
     return {name: _Cloud(estimate(values[name], draws[name]), draws[name]) for name in _SYMBOLS}
 
 
-def _draw_cloud(axes: Axes, x: _Cloud, y: _Cloud, colour: str, marker: str, theme: Theme) -> None:
+def _draw_cloud(axes: Axes, x: _Cloud, y: _Cloud, look: Series, theme: Theme) -> None:
+    colour = look.colour
     axes.scatter(x.draws, y.draws, s=3, color=colour, alpha=0.35, linewidth=0, zorder=2)
     centre = (x.estimate.value, y.estimate.value)
     axes.hlines(centre[1], x.estimate.low, x.estimate.high, color=colour, linewidth=1, zorder=5)
     axes.vlines(centre[0], y.estimate.low, y.estimate.high, color=colour, linewidth=1, zorder=5)
-    axes.scatter(*centre, s=30, marker=marker, color=colour, edgecolor=theme.ground, linewidth=0.8, zorder=6)
+    axes.scatter(*centre, s=30, marker=look.marker, color=colour, edgecolor=theme.ground, linewidth=0.8, zorder=6)
 
 
 def _limits(clouds: Sequence[_Cloud]) -> tuple[float, float]:

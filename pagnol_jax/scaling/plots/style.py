@@ -65,7 +65,7 @@ DARK = Theme(
 WIDTH, HEIGHT = 4.8, 3.4  # inches; legible when a journal's column shrinks it to 3.3
 SMALL = 7.0  # points, the least type
 FORMATS = (".png", ".pdf", ".svg")
-MARKERS, GLYPHS = "os^Dv", "●■▲◆▼"  # of series, drawn and written
+MARKERS, GLYPHS = "os^Dv", "●■▲◆▼"  # of series, drawn and written; as many as a theme has colours
 LOSS = "Validation loss (nats per token)"
 
 
@@ -103,6 +103,21 @@ def ramp(keys: Sequence[float] | Array, theme: Theme) -> list[Colour]:
     """Colours by the rank of each key, from small to large."""
     ranks = np.unique(keys, return_inverse=True)[1]
     return [matplotlib.colormaps["viridis"](np.interp(rank, [0, max(ranks.max(), 1)], theme.ramp)) for rank in ranks]
+
+
+class Series(NamedTuple):
+    """How one of several methods or groups is drawn."""
+
+    colour: str
+    marker: str
+    glyph: str
+
+
+def series(count: int, theme: Theme) -> list[Series]:
+    """Of `count` methods or groups. Raises UserError for more than can be told apart."""
+    if count > len(MARKERS):
+        raise UserError(f"a figure tells {len(MARKERS)} series apart, not {count}")
+    return [Series(*how) for how in zip(theme.series, MARKERS, GLYPHS, strict=True)][:count]
 
 
 def tidy(axes: Axes) -> None:

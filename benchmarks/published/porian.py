@@ -1,0 +1,65 @@
+"""The 15 exponents of Porian et al. 2024 (arXiv 2406.19146) from their IsoFLOP points."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import numpy as np
+
+from benchmarks.published.section import Numbers, Options, Section, interval, table
+from pagnol_jax.scaling.isoflop import absolute_noise, akima, fit_isoflop, group_valleys
+from pagnol_jax.scaling.points import Points
+
+KEYS = ("dataset", "hparams", "warmup", "decay", "param_count", "val")
+COLUMNS = ("tokens", "flops", "loss", "params")
+NATS = {"rw": 0.002, "owt2": 0.01}  # noise of the loss in their configs.py
+
+
+def measure(options: Options) -> Numbers:
+    folder = options.data / "porian"
+    with (folder / "isoflop_points.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    published = json.loads((folder / "published_fits.json").read_text(encoding="utf-8"))
+    return {"fits": [_fit(theirs, rows, options.draws) for theirs in published]}
+
+
+def _fit(theirs: dict[str, Any], rows: list[dict[str, str]], draws: int) -> Numbers:
+    """One configuration: what they publish, and ours."""
+    name = [theirs[key] for key in KEYS]
+    own = [row for row in rows if [row[key] for key in KEYS] == name]
+    points = Points(np.arange(len(own)), *(np.array([float(row[column]) for row in own]) for column in COLUMNS))
+    fit = fit_isoflop(group_valleys(points), akima, absolute_noise(NATS[theirs["dataset"]]), draws)
+    low, high = theirs["ci95"]
+    return {
+        "configuration": " ".join(name),
+        "published": theirs["n_exponent"],
+        "published_interval": [low, high],
+        "exponent": fit.law.exponent,
+        "interval": fit.law.exponent_interval.tolist(),
+        "inside": low <= fit.law.exponent <= high,
+        "unweighted": float(fit.line_unweighted[1]),
+        "distance": abs(float(fit.line_unweighted[1]) - theirs["n_exponent"]),
+    }
+
+
+def page(numbers: Numbers) -> list[str]:
+    fits = numbers["fits"]
+    rows = [
+        [fit["configuration"], f"{fit['published']:.4f} {interval(*fit['published_interval'])}"]
+        + [f"{fit['exponent']:.4f} {interval(*fit['interval'])}", "yes" if fit["inside"] else "NO"]
+        + [f"{fit['unweighted']:.4f}", f"{fit['distance']:.4f}"]
+        for fit in fits
+    ]
+    return [
+        "N* = k C^a: minima of Akima splines of log loss over log N, their noised medians through a line weighted by "
+        f"1 / variance. **{sum(fit['inside'] for fit in fits)} of {len(fits)}** inside the published interval. Without noise "
+        f"or weights (Akima and plain least squares), at most **{max(fit['distance'] for fit in fits):.4f}** from the "
+        "published exponent. Brackets are 95 % intervals.",
+        "",
+        *table(["configuration", "published", "ours", "inside", "without noise", "distance"], rows),
+    ]
+
+
+SECTION = Section("Porian et al.: 15 IsoFLOP exponents", measure, page)
