@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from benchmarks.published.figure_1 import SHAPES, read_figure, without_embeddings
-from benchmarks.published.section import Numbers, Options, Section, table
+from benchmarks.published.figure_data import SHAPES, read_figure, with_embeddings, without_embeddings
+from benchmarks.published.section import Numbers, Options, Section, table, text
 from pagnol_jax.scaling import PF_DAY, Curve, RunRecord
 from pagnol_jax.scaling.conventions import infer_size, match_conventions, with_tokens_between
 
-VOCABULARY = 50_262
 TOKENS_BETWEEN = 24_576_000  # evaluations of Figure 1: 24,000 windows of 1,024 tokens
 TABLE_TOKENS = 30e9
 TABLE_3 = {"small": (0.3, 124e6), "medium": (0.7, 355e6), "large": (2, 773e6), "xlarge": (3, 1.5e9)}  # PF-days, N
-
-
-def with_embeddings(name: str) -> float:
-    return without_embeddings(name) + VOCABULARY * SHAPES[name][1]
 
 
 def measure(options: Options) -> Numbers:
@@ -32,7 +25,7 @@ def measure(options: Options) -> Numbers:
         (convention,) = [name for name, count in counts.items() if count == size]
         figure.append({"run": run.name, "size": size, "relative_error": error, "convention": convention}
                       | {"tokens": float(tokens)})  # fmt: skip
-    known = [with_tokens_between(replace(run, parameters=with_embeddings(run.name)), TOKENS_BETWEEN) for run in curves]
+    known = [with_tokens_between(run, TOKENS_BETWEEN) for run in curves]
     return {
         "figure_1": figure,
         "matches": {"Figure 1": _matches(known), "Table 3": _matches([_table_run(name) for name in TABLE_3])},
@@ -57,27 +50,31 @@ def _matches(runs: list[RunRecord]) -> Numbers:
 
 
 def page(numbers: Numbers) -> list[str]:
-    curves = [
-        [one["run"], f"{one['size']:,.0f}", f"{one['relative_error']:+.0e}", one["convention"]]
-        + [f"{one['tokens'] / 1e9:.2f} GT"]
-        for one in numbers["figure_1"]
-    ]
-    stated, counted = numbers["table_3_pf_days"], numbers["matches"]["Table 3"]
-    tables = [
-        [name, f"{compute:g}", *(f"{compute * (1 + errors[name]):.3g}" for errors in counted.values())]
-        for name, compute in stated.items()
-    ]
     best = {source: next(iter(matches)) for source, matches in numbers["matches"].items()}
+    stated, counted = numbers["table_3_pf_days"], numbers["matches"]["Table 3"]
     return [
-        f"Figure 1 counts **{best['Figure 1']}**. Curves are evaluated every {TOKENS_BETWEEN:,} tokens; of all sizes of the "
-        "paper, with and without embeddings, the one that gives a curve its compute is:",
-        "",
-        *table(["curve", "N", "relative error", "counted as", "curve ends at"], curves),
-        "",
-        f"Table 3 (and Table 1) count **{best['Table 3']}** over 30 GT. In PF-days, printed to one digit:",
-        "",
-        *table(["model", "stated", *counted], tables),
+        text(
+            f"Figure 1 counts **{best['Figure 1']}**. Its curves are evaluated every {TOKENS_BETWEEN:,} tokens; of the "
+            "paper's sizes, with and without embeddings, these give the curves their compute:"
+        ),
+        table(map(_curve_row, numbers["figure_1"])),
+        text(f"Tables 1 and 3 count **{best['Table 3']}** over 30 GT. Table 3, in PF-days, printed to one digit:"),
+        table(
+            {"model": name, "stated": f"{compute:g}"}
+            | {convention: f"{compute * (1 + errors[name]):.3g}" for convention, errors in counted.items()}
+            for name, compute in stated.items()
+        ),
     ]
+
+
+def _curve_row(one: Numbers) -> dict[str, str]:
+    return {
+        "curve": one["run"],
+        "N": f"{one['size']:,.0f}",
+        "relative error": f"{one['relative_error']:+.0e}",
+        "counted as": one["convention"],
+        "curve ends at": f"{one['tokens'] / 1e9:.2f} GT",
+    }
 
 
 SECTION = Section("PAGnol's two ways to count compute", measure, page)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.published.section import Numbers, Options, Section, interval, table
+from benchmarks.published.figure_data import read_figure
+from benchmarks.published.section import Numbers, Options, Section, interval, table, text
 from pagnol_jax.scaling import (
-    NON_EMBEDDING,
     PF_DAY,
     FrontierFit,
     Points,
@@ -28,31 +26,9 @@ from pagnol_jax.scaling.laws import CHINCHILLA, FLOORED_C, Law
 from pagnol_jax.scaling.objectives import huber, least_squares
 from pagnol_jax.scaling.parametric import fit_law
 from pagnol_jax.scaling.points import Chooser
-from pagnol_jax.scaling.tables import read_table
 
-LINE = "published_fit_line"
-# Layers and width; XXS and XS have no published shape, and others of one L d^2 would do (gin/models/pagnol_*.gin).
-SHAPES = {
-    "xxsmall": (3, 768), "xsmall": (6, 768), "small": (12, 768), "medium": (24, 1024), "large": (36, 1280),
-    "xlarge": (48, 1600),
-}  # fmt: skip
+FEWER_STARTS = 4  # every so many of a law's own: 1,619 points take their time
 LEAST_TOKENS = 0.5e9  # below, the curves are still in their warm-up
-
-
-def read_figure(data: Path) -> tuple[RunRecord, list[RunRecord]]:
-    """The published line, and the four curves with the sizes that the section on conventions finds."""
-    curves = read_table(data / "pagnol_figure1" / "pagnol_figure1_curves.csv")
-    (line,) = [run for run in curves if run.name == LINE]
-    return line, [_sized(run) for run in curves if run is not line]
-
-
-def _sized(run: RunRecord) -> RunRecord:
-    return replace(run, convention=NON_EMBEDDING, parameters_non_embedding=without_embeddings(run.name))
-
-
-def without_embeddings(name: str) -> float:
-    layers, width = SHAPES[name]
-    return 12.0 * layers * width**2
 
 
 def beyond(choose: Chooser, pf_days: float) -> Chooser:
@@ -114,7 +90,9 @@ def _laws(runs: Sequence[RunRecord]) -> list[Numbers]:
     found = []
     for name, law, inputs, points in sets:
         for objective in (huber(), least_squares()):
-            fit = fit_law(law, inputs, points.loss_nats_per_token, run=points.run, objective=objective)
+            loss = points.loss_nats_per_token
+            starts = law.starts(inputs, loss)[::FEWER_STARTS]
+            fit = fit_law(law, inputs, loss, run=points.run, objective=objective, starts=starts)
             told = {constant: one.value for constant, one in fit.constants.items()}
             found.append({"points": name, "count": fit.loss.size, "law": law.formula, "objective": objective.name}
                          | {"constants": told, "rms_percent": fit.rms_percent})  # fmt: skip
@@ -122,39 +100,52 @@ def _laws(runs: Sequence[RunRecord]) -> list[Numbers]:
 
 
 def page(numbers: Numbers) -> list[str]:
-    published, error, lines = (numbers[name] for name in ("published", "relative_error", "lines"))
-    first = next(iter(lines.values()))
-    constant = first["prefactor"] ** (-1 / first["exponent"])
-    rows = [
-        [name, f"{fit['points']:,}", f"{fit['exponent']:.5f} {interval(*fit['interval'])}", f"{fit['prefactor']:.4f}"]
-        + [f"{fit['free_exponent']:.5f}", f"{fit['free_prefactor']:.4f}"]
-        for name, fit in lines.items()
-    ]
-    laws = [
-        [law["points"], f"{law['count']:,}", law["law"], law["objective"], f"{law['rms_percent']:.2f} %"]
-        + [", ".join(f"{name} {value:.3g}" for name, value in law["constants"].items())]
-        for law in numbers["laws"]
-    ]
+    published, error = numbers["published"], numbers["relative_error"]
+    found = next(iter(numbers["lines"].values()))
+    exponent, constant = found["exponent"], found["prefactor"] ** (-1 / found["exponent"])
     return [
-        f"The published line, read from the figure's vector graphics: {published['prefactor']:.5f} "
-        f"C^{published['exponent']:.6f}, printed as 3.40 C^-0.036. From the curves' points at its four vertices, by log-log "
-        f"least squares held under these points: **{first['prefactor']:.5f} C^{first['exponent']:.6f}**, relative errors "
-        f"{error['prefactor']:.0e} and {error['exponent']:.0e}. C in PF-days, L in nats per token; brackets are 95 % "
-        "intervals of a bootstrap over the four runs.",
-        "",
-        *table(["points", "number", "exponent, held under them", "prefactor", "exponent, free", "prefactor, free"], rows),
-        "",
-        "The choice of points moves the exponent by more than its last printed digit. A floor moves it more (C in PF-days):",
-        "",
-        *table(["points", "number", "law", "objective of log loss", "rms", "constants"], laws),
-        "",
-        "These curves are not annealed, so the floors are an illustration and no claim: what they show is that a small "
-        "exponent is, for a good part, a floor that the power law leaves out.",
-        "",
-        f"Sign: the exponent of C is {first['exponent']:.3f}; in L = (k / C)^alpha, alpha is {-first['exponent']:+.3f} and "
-        f"k {constant:.2g} PF-days. The paper calls the exponent of C alpha. It compares it with Kaplan et al.'s -0.050, "
-        "which is for C_min; the exponent for plain compute, which PAGnol's C is, is -0.057.",
+        text(
+            f"The published line, read from the figure's vector graphics: {published['prefactor']:.5f} "
+            f"C^{published['exponent']:.6f}, printed as 3.40 C^-0.036. Ours, by log-log least squares held under the "
+            f"curves' points at its four vertices: **{found['prefactor']:.5f} C^{exponent:.6f}**, relative errors "
+            f"{error['prefactor']:.0e} and {error['exponent']:.0e}. C in PF-days, L in nats per token; brackets are "
+            "95 % intervals of a bootstrap over the four runs."
+        ),
+        table(_line_row(name, fit) for name, fit in numbers["lines"].items()),
+        text("The choice of points moves the exponent by more than its last printed digit. Laws with a floor:"),
+        table(map(_law_row, numbers["laws"])),
+        text(
+            "These curves are not annealed, so the floors are an illustration and no claim: what they show is that a "
+            "small exponent may, for a good part, be a floor that the power law leaves out."
+        ),
+        text(
+            f"Sign: the exponent of C is {exponent:.3f}; in L = (k / C)^alpha, alpha is {-exponent:+.3f} and k "
+            f"{constant:.2g} PF-days. The paper calls the exponent of C alpha, and compares it with Kaplan et al.'s "
+            "-0.050, which is for C_min; their exponent for plain compute, which PAGnol's C is, is -0.057."
+        ),
     ]
+
+
+def _line_row(name: str, fit: Numbers) -> dict[str, str]:
+    return {
+        "points": name,
+        "number": f"{fit['points']:,}",
+        "exponent, held under them": f"{fit['exponent']:.5f} {interval(*fit['interval'])}",
+        "prefactor": f"{fit['prefactor']:.4f}",
+        "exponent, free": f"{fit['free_exponent']:.5f}",
+        "prefactor, free": f"{fit['free_prefactor']:.4f}",
+    }
+
+
+def _law_row(law: Numbers) -> dict[str, str]:
+    return {
+        "points": law["points"],
+        "number": f"{law['count']:,}",
+        "law": law["law"],
+        "objective, of log loss": law["objective"],
+        "rms": f"{law['rms_percent']:.2f} %",
+        "constants": ", ".join(f"{name} {value:.3g}" for name, value in law["constants"].items()),
+    }
 
 
 SECTION = Section("PAGnol, Figure 1", measure, page)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.published.section import Numbers, Options, Section, interval, table
-from pagnol_jax.scaling.isoflop import absolute_noise, akima, fit_isoflop, group_valleys
+from benchmarks.published.section import Numbers, Options, Section, interval, table, text
+from pagnol_jax.scaling.isoflop import fit_isoflop
 from pagnol_jax.scaling.points import Points
+from pagnol_jax.scaling.valleys import absolute_noise, akima, group_valleys
 
 KEYS = ("dataset", "hparams", "warmup", "decay", "param_count", "val")
 COLUMNS = ("tokens", "flops", "loss", "params")
@@ -46,20 +47,26 @@ def _fit(theirs: dict[str, Any], rows: list[dict[str, str]], draws: int) -> Numb
 
 def page(numbers: Numbers) -> list[str]:
     fits = numbers["fits"]
-    rows = [
-        [fit["configuration"], f"{fit['published']:.4f} {interval(*fit['published_interval'])}"]
-        + [f"{fit['exponent']:.4f} {interval(*fit['interval'])}", "yes" if fit["inside"] else "NO"]
-        + [f"{fit['unweighted']:.4f}", f"{fit['distance']:.4f}"]
-        for fit in fits
-    ]
     return [
-        "N* = k C^a: minima of Akima splines of log loss over log N, their noised medians through a line weighted by "
-        f"1 / variance. **{sum(fit['inside'] for fit in fits)} of {len(fits)}** inside the published interval. Without noise "
-        f"or weights (Akima and plain least squares), at most **{max(fit['distance'] for fit in fits):.4f}** from the "
-        "published exponent. Brackets are 95 % intervals.",
-        "",
-        *table(["configuration", "published", "ours", "inside", "without noise", "distance"], rows),
+        text(
+            "N* = k C^a: minima of Akima splines of log loss over log N, their noised medians through a line weighted "
+            f"by 1 / variance. **{sum(fit['inside'] for fit in fits)} of {len(fits)}** are inside the published "
+            "interval. Without noise and weights (Akima and plain least squares), they are at most "
+            f"**{max(fit['distance'] for fit in fits):.4f}** from the published exponent. Brackets are 95 % intervals."
+        ),
+        table(map(_row, fits)),
     ]
+
+
+def _row(fit: Numbers) -> dict[str, str]:
+    return {
+        "configuration": fit["configuration"],
+        "published": f"{fit['published']:.4f} {interval(*fit['published_interval'])}",
+        "ours": f"{fit['exponent']:.4f} {interval(*fit['interval'])}",
+        "inside": "yes" if fit["inside"] else "**no**",
+        "without noise": f"{fit['unweighted']:.4f}",
+        "distance": f"{fit['distance']:.4f}",
+    }
 
 
 SECTION = Section("Porian et al.: 15 IsoFLOP exponents", measure, page)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from pagnol_jax.errors import UserError
@@ -23,7 +24,7 @@ class Options(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A title, what measures its numbers, and what makes lines of Markdown of them."""
+    """A title, what measures its numbers, and what makes blocks of Markdown of them."""
 
     title: str
     measure: Callable[[Options], Numbers]
@@ -41,10 +42,19 @@ def data_folder() -> Path:
     return folder
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+def table(rows: Iterable[Mapping[str, str]]) -> str:
+    """A Markdown table of rows by the names of their columns."""
+    rows = list(rows)
+    header = list(rows[0])
+    lines = [header, ["---"] * len(header), *(row.values() for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def text(paragraph: str) -> str:
+    """A paragraph, broken into lines."""
+    return fill(paragraph, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def interval(low: float, high: float, spec: str = ".4f") -> str:
+    """`[low, high]`."""
     return f"[{low:{spec}}, {high:{spec}}]"

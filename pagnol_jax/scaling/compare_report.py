@@ -16,13 +16,14 @@ from pagnol_jax.scaling.group_frontiers import Frontier, Group, split
 from pagnol_jax.scaling.laws import CHINCHILLA, constants
 from pagnol_jax.scaling.parametric import LawFit
 from pagnol_jax.scaling.record import NOT_STATED, ComputeUnit
+from pagnol_jax.scaling.text import aligned
 
 Rows = Iterable[Sequence[str]]
 
 
 def as_text(comparison: Comparison, unit: ComputeUnit) -> str:
     """What `pagnol scaling compare` prints, compute in `unit`."""
-    sections = [_premises(comparison, unit), _table(_laws(comparison))]
+    sections = [_premises(comparison, unit), aligned(_laws(comparison), right=False)]
     for losses in comparison.units:
         sections.append([*_in_unit(losses, comparison, unit), *_paired(losses.paired, losses.unit)])
     sections.append([f"note       {note}" for note in notes(comparison)])
@@ -95,7 +96,7 @@ def _in_unit(losses: UnitComparison, comparison: Comparison, unit: ComputeUnit) 
         rows += [(f"compute of {b} over {a} at", *at), *((law.law, *map(times, law.compute)) for law in losses.laws)]
     laws = losses.laws if losses.comparable else ()
     crossings = [f"crossing   {law.law}: {_crossing(law, unit, losses.compute_flops)}" for law in laws]
-    return [f"loss       {losses.unit}{warning}", *_table(rows), *crossings]
+    return [f"loss       {losses.unit}{warning}", *aligned(rows, right=False), *crossings]
 
 
 def _crossing(law: LawDifference, unit: ComputeUnit, measured: Any) -> str:
@@ -117,12 +118,6 @@ def _paired(paired: Paired | None, unit: str) -> list[str]:
         f"paired     {paired.designs} designs, {len(paired.names)} runs of one name, N and D: "
         f"difference {paired.difference:+.4f} {unit}, {percent(paired.ratio)}{exponent}"
     ]
-
-
-def _table(rows: Rows) -> list[str]:
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in zip(*columns, strict=True)]
 
 
 def as_json(comparison: Comparison, unit: ComputeUnit) -> dict[str, Any]:

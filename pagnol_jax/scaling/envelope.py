@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.frontier import lower_hull
-from pagnol_jax.scaling.isoflop import Noise, SizeLaw, weighted_lines
+from pagnol_jax.scaling.isoflop import SizeLaw, weighted_lines
 from pagnol_jax.scaling.points import Points
 from pagnol_jax.scaling.record import Array
+from pagnol_jax.scaling.valleys import Noise
 
 TANGENTS = 256  # slopes at which the hull is taken: stretches are told to a few hundredths of log C
 

@@ -17,6 +17,7 @@ from pagnol_jax.scaling.parametric import LawFit, fit_law
 from pagnol_jax.scaling.points import Points
 from pagnol_jax.scaling.projection import project
 from pagnol_jax.scaling.record import NOT_STATED, ComputeUnit, RunRecord
+from pagnol_jax.scaling.text import aligned
 
 # By the names that commands take; the first is the default.
 OBJECTIVES: dict[str, Objective] = {
@@ -126,7 +127,7 @@ def _side(objective: Objective) -> str:
     return "of log loss" if objective.log else "of loss"
 
 
-def _other_objectives(report: LawReport) -> Iterable[str]:
+def _other_objectives(report: LawReport) -> list[str]:
     """The same law by other objectives: the loss is part of the result."""
     fits = (report.fit, *report.others)
     names = list(report.fit.constants)
@@ -139,11 +140,7 @@ def _other_objectives(report: LawReport) -> Iterable[str]:
         rows.append([f"{fit.objective.name} {_side(fit.objective)}", *values, *extra, f"{fit.rms_percent:.3f}"])
     if report.fit.law.log_columns is not None:
         rows.append(_projected(report, share))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        yield "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        )
+    return aligned(rows)
 
 
 def _projected(report: LawReport, share: bool) -> list[str]:

@@ -23,6 +23,7 @@ from pagnol_jax.scaling.record import Array
 Residuals = Callable[[Any, Any], Any]  # (parameters [K], what all problems share) -> residuals [P]
 TOLERANCE = 1e-10
 EXACT = 1e-18  # an objective below this is rounding: data without noise
+RIDGE = 1e-13
 AT_ONCE = 64  # problems solved together: one that is slow holds up no more than these
 
 
@@ -74,8 +75,9 @@ def _solver(residuals: Residuals) -> Callable[..., Solutions]:
         state = _descend(value, derivatives, start, most_steps)
         _, hessian, _ = derivatives(state.parameters)
         eigenvalues = jnp.linalg.eigvalsh(jnp.where(jnp.isfinite(hessian), hessian, 0.0))
-        condition = jnp.where(eigenvalues[0] > 0, eigenvalues[-1] / eigenvalues[0], jnp.inf)
-        return Solutions(state.parameters, state.value, state.done & jnp.isfinite(state.value), condition)
+        condition: Any = jnp.where(eigenvalues[0] > 0, eigenvalues[-1] / eigenvalues[0], jnp.inf)
+        converged = state.done & jnp.isfinite(state.value)
+        return Solutions(state.parameters, state.value, converged, condition)
 
     return jax.jit(jax.vmap(one, in_axes=(0, 0, None, None, None, None)))
 
@@ -83,7 +85,9 @@ def _solver(residuals: Residuals) -> Callable[..., Solutions]:
 def _descend(value: Callable[..., Any], derivatives: Callable[..., Any], start: Any, most_steps: Any) -> _State:
     def step(state: _State) -> _State:
         gradient, hessian, gauss_newton = derivatives(state.parameters)
-        damping = state.damping * jnp.diag(jnp.diag(gauss_newton))
+        # The ridge keeps directions without curvature, as of a floor that vanishes, from spoiling the others.
+        diagonal = jnp.diag(gauss_newton)
+        damping = jnp.diag(state.damping * diagonal + RIDGE * diagonal.max())
         # NaN, never better, where the damped Hessian is not positive.
         factors = jnp.linalg.cholesky(jnp.stack([hessian, gauss_newton]) + damping)
         moves = jax.vmap(lambda factor: -jax.scipy.linalg.cho_solve((factor, True), gradient))(factors)

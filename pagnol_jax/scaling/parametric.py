@@ -24,7 +24,9 @@ from pagnol_jax.scaling.record import Array
 
 NEAR = 0.01  # optima whose objective is within this of the best are told
 APART = 0.01  # and are others if a parameter differs by more
-KEPT = 8  # optima of least squares from which narrower penalties set out
+KEPT = 4  # optima of least squares from which narrower penalties, and resamples, set out
+NO_FLOOR = 1e-6  # of the least loss: floors below are one
+LOW_FLOOR, LIFTED = 0.1, 0.4  # of the least loss: a descent from a floor below the first would not raise it
 STEPS, LAST_STEPS = 300, 3000  # at most, of a stage and of the last one
 
 
@@ -111,7 +113,7 @@ def fit_law(
     weights = np.ones(loss.size) if weights is None else np.asarray(weights, np.float64)
     check(law, inputs, loss, run)
     starts = law.starts(inputs, loss) if starts is None else starts
-    optima = _solve(law, objective, starts, np.tile(weights, (len(starts), 1)), inputs, loss)
+    optima = _solve(law, objective, starts, weights, inputs, loss)
     if np.abs(starts - optima.parameters[0]).max(1).min() < 1e-9:  # as of a fit that never moved
         raise UserError(f"the fit of {law.formula} ended where it started: give other starts")
     fit = LawFit(
@@ -128,7 +130,7 @@ def fit_law(
         weights=weights,
         draws=np.empty((0, len(law.parameters))),
     )
-    return fit._replace(draws=_bootstrap(fit, optima.parameters, draws, seed)) if draws else fit
+    return fit._replace(draws=_bootstrap(fit, optima.parameters[:KEPT], draws, seed)) if draws else fit
 
 
 @lru_cache(maxsize=64)
@@ -165,22 +167,32 @@ def _solve(
     residuals, widths = residuals_of(law, objective.log), objective.widths
     for width in widths:
         steps = LAST_STEPS if width == objective.width else STEPS
-        found = minimise(residuals, starts, weights[: len(starts)], (inputs, loss), width, objective.above, steps)
-        optima = _distinct(found, NEAR if width == objective.width else 1.0)
+        tiled = np.tile(weights, (len(starts), 1))
+        found = minimise(residuals, starts, tiled, (inputs, loss), width, objective.above, steps)
+        optima = _distinct(found, NEAR if width == objective.width else 1.0, law, loss)
         if not len(optima.value):
             raise UserError(f"no start of {law.formula} led to a finite objective")
-        starts = optima.parameters[:KEPT]
+        starts = _with_lifted_floors(optima.parameters[:KEPT], law, loss)
     return optima
 
 
-def _distinct(found: Solutions, near: float) -> Solutions:
+def _with_lifted_floors(starts: Array, law: Law, loss: Array) -> Array:
+    """And the starts with a low floor once more with a higher one: the slope in log E vanishes with E."""
+    floor = np.array(law.parameters) == "log_E"
+    low = starts[(starts[:, floor] < np.log(LOW_FLOOR * loss.min())).any(1)]
+    return np.concatenate([starts, np.where(floor, np.log(LIFTED * loss.min()), low)])
+
+
+def _distinct(found: Solutions, near: float, law: Law, loss: Array) -> Solutions:
     """Solutions that differ, the best first, with an objective of at most 1 + near times the best."""
+    floors = np.where(np.array(law.parameters) == "log_E", np.log(NO_FLOOR * loss.min()), -np.inf)
+    places = np.maximum(found.parameters, floors)
     usable = np.isfinite(found.value) & np.isfinite(found.parameters).all(1)
     least = found.value[usable].min(initial=np.inf)
     rows = np.flatnonzero(usable & (found.value <= least * (1 + near)))
     kept: list[int] = []
     for row in rows[np.argsort(found.value[rows], kind="stable")]:
-        alone = all(np.abs(found.parameters[row] - found.parameters[other]).max() > APART for other in kept)
+        alone = all(np.abs(places[row] - places[other]).max() > APART for other in kept)
         if alone and (found.converged[row] or not kept):
             kept.append(int(row))
     return jax.tree.map(lambda column: column[kept], found)
@@ -196,6 +208,7 @@ def resample(run: NDArray[np.intp], draws: int, seed: int) -> Array:
 def _bootstrap(fit: LawFit, optima: Array, draws: int, seed: int) -> Array:
     """Refits [R, K] that set out from every optimum; NaN where a resample has too few runs to determine the law."""
     weights = fit.weights * resample(fit.run, draws, seed)
+    optima = _with_lifted_floors(optima, fit.law, fit.loss)
     starts, tiled = np.repeat(optima, draws, axis=0), np.tile(weights, (len(optima), 1))
     residuals, shared = residuals_of(fit.law, fit.objective.log), (fit.inputs, fit.loss)
     for width in fit.objective.widths[-2:]:

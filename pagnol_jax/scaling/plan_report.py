@@ -10,7 +10,8 @@ from pagnol_jax.scaling.estimate import Estimate
 from pagnol_jax.scaling.laws import constants
 from pagnol_jax.scaling.plan import Plan, Smaller
 from pagnol_jax.scaling.plan_notes import Report, notes
-from pagnol_jax.scaling.record import PF_DAY, Array
+from pagnol_jax.scaling.record import PF_DAY
+from pagnol_jax.scaling.text import aligned, count
 
 
 def as_text(report: Report) -> str:
@@ -54,7 +55,7 @@ def _optimum(plan: Plan) -> list[str]:
 
 def _smaller(plan: Plan) -> list[str]:
     header = ("as good", "N", "tokens", "per N", "training", "serving", "pays from (tokens served)")
-    return _table([header, *map(_smaller_row, plan.smaller)])
+    return aligned([header, *map(_smaller_row, plan.smaller)], least=9)
 
 
 def _smaller_row(smaller: Smaller) -> Sequence[str]:
@@ -102,21 +103,12 @@ def _ladder(report: Report) -> list[str]:
     for name, told in (("this ladder", report.ladder.precision), ("runs along the optimum", report.ladder.usual)):
         errors.append((name, _percent(told.log_loss), _percent(told.log_parameters), count(told.exponent)))
     return [
-        *_table(runs),
+        *aligned(runs, least=9),
         f"in all     {total:.3g} FLOP, {100 * share:.2g} % of the budget, {share * budget.hours:.3g} h of the slice",
         "",
-        *_table(errors),
+        *aligned(errors, least=9),
         f"           predicted for this budget, with runs that scatter by {100 * report.plan.basis.noise:.2g} %",
     ]
-
-
-def count(value: float | Array) -> str:
-    """A number of any size in three digits, 21.2M; a dash where there is none."""
-    value = float(value)
-    if not np.isfinite(value):
-        return "-"
-    power = min(max(int(np.floor(np.log10(max(value, 1)) / 3)), 0), 4)
-    return f"{value / 1000**power:.3g}{' KMGT'[power].strip()}".replace("e+03", "000")
 
 
 def _percent(value: float) -> str:
@@ -126,8 +118,3 @@ def _percent(value: float) -> str:
 def _estimate(value: Estimate, text: Callable[[float], str]) -> str:
     """`0.52 [0.48, 0.57]`; the value alone where there are no draws."""
     return text(value.value) + (f" [{text(value.low)}, {text(value.high)}]" if np.isfinite(value.error) else "")
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join([row[0].ljust(max(widths[0], 9)), *map(str.rjust, row[1:], widths[1:])]) for row in rows]

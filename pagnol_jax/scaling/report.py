@@ -10,6 +10,7 @@ import numpy as np
 from pagnol_jax.scaling.fit import FrontierFit, HoldOut
 from pagnol_jax.scaling.frontier import FORMULA, SOURCE, power_line, prefactor
 from pagnol_jax.scaling.record import NOT_STATED, Array, ComputeUnit, RunRecord
+from pagnol_jax.scaling.text import aligned, count
 
 FEW_RUNS = 6  # below this a percentile bootstrap over runs is known to be too narrow
 
@@ -50,9 +51,9 @@ def _table(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> li
         run, loss = runs[index], fit.points.loss_nats_per_token[row]
         rows.append((
             run.name,
-            _count(run.parameters_non_embedding),
-            _count(run.parameters),
-            _count(fit.points.tokens[row]),
+            count(run.parameters_non_embedding),
+            count(run.parameters),
+            count(fit.points.tokens[row]),
             f"{fit.points.compute_flops[row] / unit.flops:.4g}",
             f"{loss:.4f}",
             "-" if run.bytes_per_token is None else f"{loss / np.log(2) / run.bytes_per_token:.4f}",
@@ -61,22 +62,12 @@ def _table(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> li
         ))  # fmt: skip
     # A column that no source states says nothing.
     columns = [column for column in zip(*rows, strict=True) if set(column[1:]) != {"-"}]
-    widths = [max(map(len, column)) for column in columns]
-    lines = zip(*columns, strict=True)
-    return ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines]
+    return aligned(zip(*columns, strict=True))
 
 
 def _percent(value: float) -> str:
     """Two decimals with a sign; what rounds to zero has a plus."""
     return f"{round(value, 2) + 0.0:+.2f} %"
-
-
-def _count(value: float | None) -> str:
-    """A number of parameters or tokens in three digits: 21.2M."""
-    if value is None or not np.isfinite(value):
-        return "-"
-    power = min(int(np.log10(max(value, 1)) // 3), 4)
-    return f"{value / 1000**power:.3g}{' KMGT'[power].strip()}".replace("e+03", "000")
 
 
 def _law(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> list[str]:

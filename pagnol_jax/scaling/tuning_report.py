@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from pagnol_jax.errors import UserError
+from pagnol_jax.scaling.text import aligned
 from pagnol_jax.scaling.tuning import Cell, Trials, cells
 from pagnol_jax.scaling.tuning_laws import (
     PUBLISHED,
@@ -38,7 +39,7 @@ def as_lines(trials: Trials, variables: str | None = None) -> list[str]:
         "",
         *_law(fit),
         "",
-        *_table(_others(fit)),
+        *aligned(_others(fit), right=False),
         *_notes(fit),
     ]
 
@@ -57,7 +58,7 @@ def _cells(swept: Sequence[Cell]) -> list[str]:
             *map(_percent, cell.penalty),
             "" if cell.interior else "border",
         ))  # fmt: skip
-    return _table(rows)
+    return aligned(rows, right=False)
 
 
 def _law(fit: LawFit) -> list[str]:
@@ -127,9 +128,3 @@ def _notes(fit: LawFit) -> Iterable[str]:
 
 def _percent(value: float) -> str:
     return "-" if np.isnan(value) else f"{100 * value:+.2f} %"
-
-
-def _table(rows: Iterable[Sequence[str]]) -> list[str]:
-    columns = list(zip(*rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in zip(*columns, strict=True)]

@@ -15,11 +15,12 @@ from scaling.simulated import HOFFMANN, grid, losses
 from pagnol_jax.scaling import TOTAL, Curve, Points, RunRecord, every_point
 from pagnol_jax.scaling.allocate import optimum
 from pagnol_jax.scaling.envelope import EnvelopeFit, fit_envelope
-from pagnol_jax.scaling.isoflop import IsoflopFit, Minimum, constant_noise, fit_isoflop, group_valleys
+from pagnol_jax.scaling.isoflop import IsoflopFit, fit_isoflop
 from pagnol_jax.scaling.laws import CHINCHILLA
 from pagnol_jax.scaling.objectives import huber, least_squares
 from pagnol_jax.scaling.parametric import LawFit, fit_law
 from pagnol_jax.scaling.plots import DARK, LIGHT
+from pagnol_jax.scaling.valleys import Minimum, constant_noise, group_valleys
 
 NOISE = 0.003  # std of log loss between runs
 MAGIC = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}

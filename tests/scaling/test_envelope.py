@@ -4,8 +4,8 @@ import pytest
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.envelope import fit_envelope
 from pagnol_jax.scaling.frontier import lower_hull
-from pagnol_jax.scaling.isoflop import constant_noise
 from pagnol_jax.scaling.points import Points
+from pagnol_jax.scaling.valleys import constant_noise
 
 E, A, B, ALPHA, BETA = 1.69, 406.4, 410.7, 0.34, 0.28  # Hoffmann et al. 2022, eq. 10
 EXPONENT = BETA / (ALPHA + BETA)

@@ -2,21 +2,19 @@ import numpy as np
 import pytest
 
 from pagnol_jax.errors import UserError
-from pagnol_jax.scaling.isoflop import (
+from pagnol_jax.scaling.isoflop import fit_isoflop, parabola_shift, reservations
+from pagnol_jax.scaling.points import Points
+from pagnol_jax.scaling.valleys import (
     Minimum,
     Noise,
     Valley,
     absolute_noise,
     akima,
     constant_noise,
-    fit_isoflop,
     group_valleys,
     parabola,
-    parabola_shift,
-    reservations,
     residual_noise,
 )
-from pagnol_jax.scaling.points import Points
 
 CHINCHILLA = {"e": 1.69, "a": 406.4, "b": 410.7, "alpha": 0.34, "beta": 0.28}  # Hoffmann et al. 2022, eq. 10
 EXPONENT = 0.28 / (0.34 + 0.28)

@@ -18,16 +18,12 @@ from scaling.figures import (
 )
 
 from pagnol_jax.errors import UserError
+from pagnol_jax.scaling.approaches import Approach, by_envelope, by_isoflop, by_law
 from pagnol_jax.scaling.compare import Comparison, compare
-from pagnol_jax.scaling.isoflop import akima, parabola
 from pagnol_jax.scaling.plots import (
     DARK,
     LIGHT,
-    Approach,
     Theme,
-    by_envelope,
-    by_isoflop,
-    by_law,
     draw_approaches,
     draw_comparison,
     draw_disagreement,
@@ -36,6 +32,7 @@ from pagnol_jax.scaling.plots import (
     styled,
 )
 from pagnol_jax.scaling.plots.approaches import HEIGHT
+from pagnol_jax.scaling.valleys import akima, parabola
 
 EXPONENT = 0.28 / (0.34 + 0.28)  # of Hoffmann's law
 

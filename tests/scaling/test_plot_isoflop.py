@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from scaling.figures import GROUNDS, check_written, isoflop_fit, overlaps, smallest_type
 
 from pagnol_jax.scaling import FLOP, PF_DAY
-from pagnol_jax.scaling.isoflop import Minimum, akima, parabola
 from pagnol_jax.scaling.plots import DARK, LIGHT, Theme, draw_best_sizes, draw_valleys, plot_isoflop, styled
-from pagnol_jax.scaling.plots.isoflop import HEIGHT, size_band
+from pagnol_jax.scaling.plots.isoflop import HEIGHT
+from pagnol_jax.scaling.valleys import Minimum, akima, parabola
 
 
 @GROUNDS
@@ -60,12 +60,12 @@ def test_best_sizes_lie_in_their_band() -> None:
     draw_best_sizes(axes, fit, FLOP)
     assert f"{fit.law.exponent:.3f}" in axes.texts[0].get_text()
     x, y = np.array(axes.lines[0].get_data())
-    low, high = size_band(fit.law, x)
+    low, high = fit.law.band(x)
     assert (low < y).all()
     assert (y < high).all()
     # At one FLOP the band is the interval of k; far away its slope in log C is the end of the interval of a.
-    np.testing.assert_allclose(size_band(fit.law, np.ones(1))[:, 0], fit.law.coefficient_interval)
-    far = np.log(size_band(fit.law, np.array([1e150, 1e300])))
+    np.testing.assert_allclose(fit.law.band(np.ones(1))[:, 0], fit.law.coefficient_interval)
+    far = np.log(fit.law.band(np.array([1e150, 1e300])))
     np.testing.assert_allclose(np.diff(far)[:, 0] / np.log(1e150), fit.law.exponent_interval, rtol=1e-3)
 
 

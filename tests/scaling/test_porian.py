@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pagnol_jax.scaling.isoflop import IsoflopFit, absolute_noise, fit_isoflop, group_valleys, reservations
+from pagnol_jax.scaling.isoflop import IsoflopFit, fit_isoflop, reservations
 from pagnol_jax.scaling.points import Points
+from pagnol_jax.scaling.valleys import absolute_noise, group_valleys
 
 KEYS = ("dataset", "hparams", "warmup", "decay", "param_count", "val")
 NATS = {"rw": 0.002, "owt2": 0.01}  # noise of the loss in their configs.py

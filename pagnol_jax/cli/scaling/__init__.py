@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from pagnol_jax.cli.scaling import compare, export, fit, plan, plot, tune
+from pagnol_jax.cli.scaling import approaches, compare, export, fit, plan, plot, tune
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -12,5 +12,5 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     description = "Scaling laws from run records."
     parser = subparsers.add_parser("scaling", help="fit, plot and plan with scaling laws", description=description)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (fit, compare, plan, tune, plot, export):
+    for command in (fit, approaches, tune, compare, plan, plot, export):
         command.add_parser(commands)

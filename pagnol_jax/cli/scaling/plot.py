@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,9 @@ from pagnol_jax.cli.scaling import inputs
 from pagnol_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from pagnol_jax.scaling import ComputeUnit, Points, RunRecord
-    from pagnol_jax.scaling.isoflop import Minimum, Noise
-    from pagnol_jax.scaling.objectives import Objective
-    from pagnol_jax.scaling.parametric import LawFit
-    from pagnol_jax.scaling.plots import Approach, Theme
+    from pagnol_jax.scaling import ComputeUnit, RunRecord
+    from pagnol_jax.scaling.plots import Theme
 
-DRAWS = 1000
 EXAMPLE = """examples, a ladder of runs, its law beyond the data, and the best size for a compute by three approaches:
   pagnol scaling plot runs/ladder --output law.pdf
   pagnol scaling plot runs/grid --kind extrapolation --hold_out xl --output fan.png --dark
@@ -78,7 +73,8 @@ def _frontier(args: argparse.Namespace, runs: Sequence[RunRecord], unit: Compute
 
 def _isoflop(args: argparse.Namespace, runs: Sequence[RunRecord], unit: ComputeUnit, theme: Theme) -> None:
     from pagnol_jax.scaling import plots
-    from pagnol_jax.scaling.isoflop import fit_isoflop, group_valleys
+    from pagnol_jax.scaling.isoflop import fit_isoflop
+    from pagnol_jax.scaling.valleys import group_valleys
 
     fit = fit_isoflop(group_valleys(inputs.chooser(args)(runs)))
     plots.plot_isoflop(fit, args.output, unit, theme=theme)
@@ -86,18 +82,20 @@ def _isoflop(args: argparse.Namespace, runs: Sequence[RunRecord], unit: ComputeU
 
 def _residuals(args: argparse.Namespace, runs: Sequence[RunRecord], unit: ComputeUnit, theme: Theme) -> None:
     from pagnol_jax.scaling import plots
+    from pagnol_jax.scaling.approaches import fit_chinchilla
     from pagnol_jax.scaling.objectives import huber
 
-    fit = _fit_law(inputs.chooser(args)(runs), huber(), draws=0)
+    fit = fit_chinchilla(inputs.chooser(args)(runs), huber(), draws=0)
     plots.plot_residuals(fit, args.output, unit, theme=theme)
 
 
 def _bootstrap(args: argparse.Namespace, runs: Sequence[RunRecord], unit: ComputeUnit, theme: Theme) -> None:
     from pagnol_jax.scaling import plots
+    from pagnol_jax.scaling.approaches import fit_chinchilla
     from pagnol_jax.scaling.objectives import huber, least_squares
 
     points = inputs.chooser(args)(runs)
-    fits = [(objective.name, _fit_law(points, objective)) for objective in (huber(), least_squares())]
+    fits = [(objective.name, fit_chinchilla(points, objective)) for objective in (huber(), least_squares())]
     plots.plot_bootstrap(fits, args.output, theme=theme)
 
 
@@ -105,6 +103,7 @@ def _extrapolation(args: argparse.Namespace, runs: Sequence[RunRecord], unit: Co
     import numpy as np
 
     from pagnol_jax.scaling import plots
+    from pagnol_jax.scaling.approaches import fit_chinchilla
     from pagnol_jax.scaling.objectives import huber
 
     points = inputs.chooser(args)(runs)
@@ -113,7 +112,7 @@ def _extrapolation(args: argparse.Namespace, runs: Sequence[RunRecord], unit: Co
     if unknown:
         raise UserError(f"--hold_out {unknown[0]}: no such run; there are {', '.join(dict.fromkeys(names))}")
     held = np.isin(names, args.hold_out)
-    fit = _fit_law(points.take(~held), huber())
+    fit = fit_chinchilla(points.take(~held), huber())
     held_out = points.take(held) if held.any() else None
     plots.plot_extrapolation(fit, args.output, unit, held_out=held_out, theme=theme)
 
@@ -121,62 +120,12 @@ def _extrapolation(args: argparse.Namespace, runs: Sequence[RunRecord], unit: Co
 def _approaches(args: argparse.Namespace, runs: Sequence[RunRecord], unit: ComputeUnit, theme: Theme) -> None:
     """Draws those that the runs allow, and says why the others are left out."""
     from pagnol_jax.scaling import plots
-    from pagnol_jax.scaling.isoflop import akima, parabola
-    from pagnol_jax.scaling.objectives import huber, least_squares
+    from pagnol_jax.scaling.approaches import all_approaches
 
-    points = inputs.chooser(args)(runs)
-    makers: dict[str, Callable[[str], Approach]] = {
-        "1  envelope": partial(_by_envelope, runs, points),
-        "2  IsoFLOP, Akima": partial(_by_isoflop, points, akima),
-        "2  IsoFLOP, parabola": partial(_by_isoflop, points, parabola),
-    }
-    makers |= {f"3  {one.name}": partial(_by_law, points, one) for one in (huber(), least_squares())}
-    told = []
-    for name, make in makers.items():
-        try:
-            told.append(make(name))
-        except UserError as error:
-            print(f"left out  {name}: {error}")
-    plots.plot_approaches(told, args.output, unit, theme=theme)
-
-
-def _by_envelope(runs: Sequence[RunRecord], points: Points, name: str) -> Approach:
-    from pagnol_jax.scaling import every_point, plots
-    from pagnol_jax.scaling.envelope import fit_envelope
-
-    return plots.by_envelope(fit_envelope(every_point(runs), _noise(points)), name)
-
-
-def _by_isoflop(points: Points, minimum: Minimum, name: str) -> Approach:
-    from pagnol_jax.scaling import plots
-    from pagnol_jax.scaling.isoflop import fit_isoflop, group_valleys
-
-    return plots.by_isoflop(fit_isoflop(group_valleys(points), minimum), name)
-
-
-def _by_law(points: Points, objective: Objective, name: str) -> Approach:
-    from pagnol_jax.scaling import plots
-
-    return plots.by_law(_fit_law(points, objective), name)
-
-
-def _noise(points: Points) -> Noise:
-    """Between runs: told by their IsoFLOP valleys, or else by what Chinchilla's law leaves over, which is no less."""
-    from pagnol_jax.scaling.isoflop import constant_noise, group_valleys, residual_noise
-    from pagnol_jax.scaling.objectives import least_squares
-
-    try:
-        return residual_noise(group_valleys(points))
-    except UserError:
-        return constant_noise(_fit_law(points, least_squares(), draws=0).rms_percent / 100)
-
-
-def _fit_law(points: Points, objective: Objective, draws: int = DRAWS) -> LawFit:
-    from pagnol_jax.scaling.laws import CHINCHILLA
-    from pagnol_jax.scaling.parametric import fit_law
-
-    columns = {"N": points.parameters, "D": points.tokens}
-    return fit_law(CHINCHILLA, columns, points.loss_nats_per_token, run=points.run, objective=objective, draws=draws)
+    found = all_approaches(runs, inputs.chooser(args)(runs))
+    for name, why in found.left_out.items():
+        print(f"left out  {name}: {why}")
+    plots.plot_approaches(found.told, args.output, unit, theme=theme)
 
 
 KINDS = {

@@ -1,10 +1,6 @@
 """Figures of runs and laws. `draw_x` draws on axes of one's own, `plot_x` writes a .png, .pdf or .svg file."""
 
 from pagnol_jax.scaling.plots.approaches import (
-    Approach,
-    by_envelope,
-    by_isoflop,
-    by_law,
     draw_approaches,
     draw_disagreement,
     plot_approaches,
@@ -19,11 +15,7 @@ from pagnol_jax.scaling.plots.style import DARK, LIGHT, Theme, styled
 __all__ = [
     "DARK",
     "LIGHT",
-    "Approach",
     "Theme",
-    "by_envelope",
-    "by_isoflop",
-    "by_law",
     "draw_approaches",
     "draw_best_sizes",
     "draw_bootstrap",

@@ -1,23 +1,16 @@
-"""The three approaches of Hoffmann et al. 2022 (arXiv 2203.15556) to the best size N* for compute C, on one figure."""
+"""N* against compute by every approach, on one figure."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
 from pagnol_jax.errors import UserError
-from pagnol_jax.scaling.allocate import exponents, optimum
-from pagnol_jax.scaling.envelope import EnvelopeFit
-from pagnol_jax.scaling.estimate import PERCENTILES
-from pagnol_jax.scaling.holdout import compute_of
-from pagnol_jax.scaling.isoflop import IsoflopFit, SizeLaw
-from pagnol_jax.scaling.parametric import LawFit
-from pagnol_jax.scaling.plots.isoflop import size_band
+from pagnol_jax.scaling.approaches import Approach
 from pagnol_jax.scaling.plots.style import (
     LIGHT,
     Theme,
@@ -34,65 +27,6 @@ from pagnol_jax.scaling.record import FLOP, Array, ComputeUnit
 
 HEIGHT = 4.6  # inches
 EXTRAPOLATE = 10.0  # lines are drawn to this factor past the largest compute of the data
-
-
-class Approach(NamedTuple):
-    """N* against C as one approach has it.
-
-    points [P, 2]: C in FLOP and the N* read off it, if any. span: of compute, that of the data. sizes: from C [P] to N*
-    [P]; band: to the ends of its 95 % interval [2, P]. exponent: a with its 95 % interval.
-    """
-
-    name: str
-    exponent: tuple[float, float, float]
-    points: Array
-    span: tuple[float, float]
-    sizes: Callable[[Array], Array]
-    band: Callable[[Array], Array]
-
-
-def by_envelope(fit: EnvelopeFit, name: str = "1  envelope") -> Approach:
-    """Approach 1: the sizes on the envelope of whole loss curves."""
-    told = np.isfinite(fit.compute_flops)
-    return _by_sizes(name, fit.law, fit.compute_flops[told], fit.parameters[told])
-
-
-def by_isoflop(fit: IsoflopFit, name: str = "2  IsoFLOP") -> Approach:
-    """Approach 2: the minima of the valleys that can be trusted."""
-    return _by_sizes(name, fit.law, fit.compute_flops[fit.trusted], fit.parameters_median[fit.trusted])
-
-
-def by_law(fit: LawFit, name: str = "3  parametric") -> Approach:
-    """Approach 3: the optimum of a fitted law. Raises UserError for a law that has none in closed form."""
-    a = fit.estimate(lambda parameters: exponents(fit.law, parameters)[0])
-    compute = compute_of(fit)
-
-    def band(compute_flops: Array) -> Array:
-        if not len(fit.draws):
-            return np.full((2, compute_flops.size), np.nan)
-        sizes = optimum(fit.law, fit.draws[:, None], compute_flops).parameters  # [R, P]
-        return np.nanpercentile(sizes, PERCENTILES, axis=0)
-
-    return Approach(
-        name,
-        (a.value, a.low, a.high),
-        np.empty((0, 2)),
-        (float(compute.min()), float(compute.max())),
-        lambda compute_flops: optimum(fit.law, fit.parameters, compute_flops).parameters,
-        band,
-    )
-
-
-def _by_sizes(name: str, law: SizeLaw, compute: Array, sizes: Array) -> Approach:
-    low, high = law.exponent_interval
-    return Approach(
-        name,
-        (law.exponent, float(low), float(high)),
-        np.stack([compute, sizes], axis=1),
-        (float(compute.min()), float(compute.max())),
-        lambda compute_flops: law.coefficient * compute_flops**law.exponent,
-        lambda compute_flops: size_band(law, compute_flops),
-    )
 
 
 def plot_approaches(

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from scipy.interpolate import Akima1DInterpolator
 from scipy.stats import t as student
 
-from pagnol_jax.scaling.isoflop import IsoflopFit, Minimum, SizeLaw, Valley, akima, parabola
+from pagnol_jax.scaling.isoflop import IsoflopFit
 from pagnol_jax.scaling.labels import Label, place_labels
 from pagnol_jax.scaling.plots.style import (
     LIGHT,
@@ -27,6 +27,7 @@ from pagnol_jax.scaling.plots.style import (
     written,
 )
 from pagnol_jax.scaling.record import FLOP, Array, ComputeUnit
+from pagnol_jax.scaling.valleys import Minimum, Valley, akima, parabola
 
 HEIGHT = 6.0  # inches
 EXTRAPOLATE = 3.0  # the law is drawn to this factor past the budgets
@@ -76,7 +77,7 @@ def draw_best_sizes(axes: Axes, fit: IsoflopFit, unit: ComputeUnit = FLOP, *, th
     x = np.geomspace(compute[0] / 1.5, compute[-1] * EXTRAPOLATE, 100)
     line = np.exp(fit.law.line @ np.stack([np.ones_like(x), np.log(x * unit.flops)]))
     axes.set(xscale="log", yscale="log", xlabel=f"Compute ({unit.name})", ylabel="Optimal size (parameters)")
-    axes.fill_between(x, *size_band(fit.law, x * unit.flops), color=theme.law, alpha=0.15, linewidth=0, zorder=1)
+    axes.fill_between(x, *fit.law.band(x * unit.flops), color=theme.law, alpha=0.15, linewidth=0, zorder=1)
     draw_line(axes, np.stack([x, line], axis=1), (compute[good][0], compute[good][-1]), theme.law)
     colours = np.array(ramp(compute, theme), dtype=object)
     low, high = _size_interval(fit)
@@ -92,13 +93,6 @@ def draw_best_sizes(axes: Axes, fit: IsoflopFit, unit: ComputeUnit = FLOP, *, th
         f"C^{{\\,{fit.law.exponent:.3f}}}$\nexponent 95 % {interval_text(fit.law.exponent_interval, '.3f')}"
     )
     axes.text(0.02, 0.97, text, transform=axes.transAxes, ha="left", va="top", color=theme.law, linespacing=1.6)
-
-
-def size_band(law: SizeLaw, compute_flops: Array) -> Array:
-    """95 % band of N* [2, P] at compute [P], as `SizeLaw` makes its intervals."""
-    columns = np.stack([np.ones_like(compute_flops), np.log(compute_flops)])  # [2, P]
-    reach = student.ppf(0.975, law.degrees_of_freedom) * (law.draws @ columns).std(0)
-    return np.exp(law.line @ columns + np.array([[-1.0], [1.0]]) * reach)
 
 
 def _size_interval(fit: IsoflopFit) -> Array:
