@@ -99,8 +99,8 @@ def page(numbers: Numbers) -> list[str]:
         text(
             f"Losses of Hoffmann's law with noise of {100 * numbers['noise']:.1f} % (normal, of log loss). Approach 1 "
             "has seven curves, moved each as a whole; approach 2 six budgets of seven sizes; approach 3 a grid of 48 "
-            f"runs. N*, D* and loss are asked for at {BEYOND} times the largest compute. Approaches 1 and 2 give intervals "
-            "by Student's t, approach 3 percentiles of a bootstrap over runs."
+            f"runs. N*, D* and loss are asked for at {BEYOND} times the largest compute. Approaches 1 and 2 give "
+            "intervals by Student's t, approach 3 percentiles of a bootstrap over runs."
         ),
         *study_blocks(told),
     ]

@@ -1,4 +1,4 @@
-"""Scaling laws from run records. Needs numpy alone; `scaling.plots` also needs matplotlib."""
+"""Scaling laws from run records, with numpy, scipy and jax; `scaling.plots` also needs matplotlib."""
 
 from pagnol_jax.scaling.fit import FrontierFit, HoldOut, fit_frontier
 from pagnol_jax.scaling.frontier import power_line

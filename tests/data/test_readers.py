@@ -14,6 +14,7 @@ from pagnol_jax.data.corpora import (
     held_out,
     jsonl,
     parquet,
+    sample,
     text,
 )
 from pagnol_jax.data.readers import Shard, read_cc100, read_jsonl, read_parquet
@@ -144,3 +145,27 @@ def test_held_out_is_a_fraction_by_text():
     assert 300 < len(held) < 500
     assert set(held) <= {t for t in texts if held_out(t, 0.2)}
     assert not any(held_out(t, 0.0) for t in texts)
+
+
+def test_a_sample_is_chosen_by_text(tmp_path):
+    texts = [f"texte {number}" for number in range(4000)]
+    whole, backwards = (
+        lines_of(tmp_path / f"{name}.jsonl", given) for name, given in (("a", texts), ("b", texts[::-1]))
+    )
+    half = sample(whole, 0.5)
+    chosen = texts_of(half)
+    assert abs(len(chosen) - 2000) < 4 * (4000 / 4) ** 0.5
+    assert sorted(texts_of(sample(backwards, 0.5))) == sorted(chosen)
+    assert set(texts_of(sample(whole, 0.2))) < set(chosen)
+    both = set(chosen) & {text for text in texts if held_out(text, 0.5)}  # the split has nothing to do with it
+    assert abs(len(both) - 1000) < 4 * (4000 * 3 / 16) ** 0.5
+    assert texts_of(sample(whole, 1.0)) == texts
+    assert half.definition == f"sample({whole.definition}, 0.5)"
+    for fraction in (0.0, 1.5, -1.0):
+        with pytest.raises(UserError, match="a fraction above 0 and at most 1"):
+            sample(whole, fraction)
+
+
+def lines_of(path, texts):
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return jsonl(str(path))

@@ -44,7 +44,7 @@ def test_constants_and_errors(held: HeldOut) -> None:
     assert [error.value for error in held.errors[-2:]] == pytest.approx([error_7b, error_13b], abs=0.05)
     for error, power in zip(held.errors[-2:], held.power_errors[-2:], strict=True):
         assert error.low < error.value < error.high
-        assert power < 2 * error.value  # the plain power law has no floor: it errs more than twice as much here
+        assert power < error.value - 2  # the plain power law has no floor
 
 
 def test_least_squares_by_scipy(folder: Path) -> None:
@@ -52,7 +52,9 @@ def test_least_squares_by_scipy(folder: Path) -> None:
     with (folder / "olmo_ladder" / "c4_final.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if float(row["xC"]) >= 1 and "rerun" not in row["run"]]
     rows = [row for row in rows if not row["run"].startswith("3B")]
-    size, tokens, loss = (np.array([float(row[name]) for row in rows]) for name in ("params", "tokens", "c4_loss_final"))
+    size, tokens, loss = (
+        np.array([float(row[name]) for row in rows]) for name in ("params", "tokens", "c4_loss_final")
+    )
 
     def residuals(p: np.ndarray) -> np.ndarray:
         terms = np.exp(p[0] - p[3] * np.log(size / 5e8)) + np.exp(p[1] - p[4] * np.log(tokens / 3e10)) + np.exp(p[2])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pagnol_jax.scaling import RunRecord
 
 EXAMPLE = """examples, two languages, and two training rules by their losses on one text:
-  pagnol scaling compare runs/ladder_fr runs/ladder_en --names fr,en --json fr_en.json
+  pagnol scaling compare runs/ladder_fr runs/ladder_en --names fr,en --plot fr_en.pdf
   pagnol scaling compare runs/backprop runs/dfa --corpus literature"""
 
 
@@ -27,11 +27,13 @@ def add_parser(commands: inputs.Commands) -> None:
     inputs.add_reading(parser)
     parser.add_argument("--unit", choices=inputs.UNITS, default="pf-days", help="unit of the printed compute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the comparison as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw both: a .png, .pdf or .svg file")
+    parser.add_argument("--dark", action="store_true", help="of --plot: light lines on a dark ground")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the comparison, and writes it as JSON where asked."""
+    """Prints the comparison, and writes and draws it where asked."""
     from pagnol_jax.scaling.compare import compare
     from pagnol_jax.scaling.compare_report import as_json, as_text
 
@@ -41,6 +43,10 @@ def run(args: argparse.Namespace) -> None:
     print(as_text(comparison, unit))
     if args.json:
         inputs.write_json(args.json, as_json(comparison, unit))
+    if args.plot:
+        from pagnol_jax.scaling import plots
+
+        plots.plot_comparison(comparison, args.plot, unit, theme=plots.DARK if args.dark else plots.LIGHT)
 
 
 def _read(args: argparse.Namespace) -> tuple[list[RunRecord], list[RunRecord]]:
