@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import groupby
+from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
@@ -63,46 +64,54 @@ def _results(jobs: Sequence[_Job], processes: int) -> Iterator[Array]:
     if processes == 1:
         yield from map(_do, jobs)
         return
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(_do, jobs)
-        pool.close()
-        pool.join()  # so that the CPU seconds of the processes are counted
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        yield from pool.map(_do, jobs)
 
 
 def summary(truth: float, found: Array) -> dict[str, float]:
     """Coverage in per cent, bias and std of the value, median width of the interval, from value, low, high [R, 3]."""
     value, low, high = found.T
-    spread = float(value.std(ddof=1)) if value.size > 1 else float("nan")
     return {
         "truth": truth,
         "coverage_percent": float(100 * ((low <= truth) & (truth <= high)).mean()),
         "bias": float(value.mean() - truth),
-        "std": spread,
+        "std": float(value.std()),
         "median_width": float(np.median(high - low)),
     }
 
 
 def study_blocks(told: Sequence[Numbers]) -> list[str]:
-    """The study in Markdown: coverages, whether they are within the bounds, widths."""
-
-    def width(name: str, value: float) -> str:
-        return f"× {np.exp(value):.3g}" if name.startswith("log ") else f"{value:.3g}"
-
+    """The study in Markdown: coverages, whether they are within the bounds, and widths."""
     return [
         text("Coverage of 95 % intervals, in per cent:"),
-        _table(told, "coverage_percent", lambda _, value: f"{value:.1f}"),
+        _table(told, _coverage),
         text(_verdict(told)),
         text("What the intervals are worth, their median width (of N* and D*, their upper over their lower end):"),
-        _table(told, "median_width", width),
+        _table(told, _width),
+        text("That width over 3.92 standard deviations of the estimates; above 1, intervals are wider than need be:"),
+        _table(told, _excess),
     ]
 
 
-def _table(told: Sequence[Numbers], what: str, form: Callable[[str, float], str]) -> str:
+def _coverage(name: str, numbers: Numbers) -> str:
+    return f"{numbers['coverage_percent']:.1f}"
+
+
+def _width(name: str, numbers: Numbers) -> str:
+    width = numbers["median_width"]
+    return f"× {np.exp(width):.3g}" if name.startswith("log ") else f"{width:.3g}"
+
+
+def _excess(name: str, numbers: Numbers) -> str:
+    return f"{numbers['median_width'] / (3.92 * numbers['std']):.2f}"
+
+
+def _table(told: Sequence[Numbers], cell: Callable[[str, Numbers], str]) -> str:
     names = dict.fromkeys(name for one in told for name in one["quantities"])
     rows = []
     for one in told:
-        own = {name: numbers[what] for name, numbers in one["quantities"].items()}
-        cells = {name.removeprefix("log "): form(name, own[name]) if name in own else "" for name in names}
+        own = {name: cell(name, numbers) for name, numbers in one["quantities"].items()}
+        cells = {name.removeprefix("log "): own.get(name, "") for name in names}
         rows.append({"approach": one["method"], "draws": f"{one['draws']:,}", **cells})
     return table(rows)
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from benchmarks.published.figure_data import read_figure
+from benchmarks.published.figure_data import beyond, read_figure
 from benchmarks.published.section import Numbers, Options, Section, interval, table, text
 from pagnol_jax.scaling import (
     PF_DAY,
@@ -23,22 +22,12 @@ from pagnol_jax.scaling import (
 from pagnol_jax.scaling.frontier import least_squares as free_line
 from pagnol_jax.scaling.frontier import prefactor
 from pagnol_jax.scaling.laws import CHINCHILLA, FLOORED_C, Law
-from pagnol_jax.scaling.objectives import huber, least_squares
+from pagnol_jax.scaling.objectives import Objective, huber, least_squares
 from pagnol_jax.scaling.parametric import fit_law
 from pagnol_jax.scaling.points import Chooser
 
 FEWER_STARTS = 4  # every so many of a law's own: 1,619 points take their time
-LEAST_TOKENS = 0.5e9  # below, the curves are still in their warm-up
-
-
-def beyond(choose: Chooser, pf_days: float) -> Chooser:
-    """The chosen points of more compute than that."""
-
-    def chosen(runs: Sequence[RunRecord]) -> Points:
-        points = choose(runs)
-        return points.take(points.compute_flops > pf_days * PF_DAY.flops)
-
-    return chosen
+LEAST_TOKENS = 0.5e9  # below, the curves have hardly begun
 
 
 def measure(options: Options) -> Numbers:
@@ -56,12 +45,8 @@ def measure(options: Options) -> Numbers:
     fits = {name: _line(fit_frontier(runs, choose, options.draws)) for name, choose in choices.items()}
     found = fits["the line's four vertices"]
     published = {"exponent": float(exponent), "prefactor": float(np.exp(log_prefactor))}
-    return {
-        "published": published,
-        "relative_error": {name: abs(found[name] / published[name] - 1) for name in published},
-        "lines": fits,
-        "laws": _laws(runs),
-    }
+    error = {name: abs(found[name] / value - 1) for name, value in published.items()}
+    return {"published": published, "relative_error": error, "lines": fits, "laws": _laws(runs)}
 
 
 def _line(fit: FrontierFit) -> Numbers:
@@ -78,25 +63,31 @@ def _line(fit: FrontierFit) -> Numbers:
 
 def _laws(runs: Sequence[RunRecord]) -> list[Numbers]:
     """Laws with a floor, each by two objectives."""
-    late = every_point(runs)
-    late = late.take(late.tokens > LEAST_TOKENS)
-    pareto = pareto_points(runs)
-    some = beyond(pareto_points, 0.002)(runs)
-    sets: tuple[tuple[str, Law, dict[str, Any], Points], ...] = (
-        ("Pareto set", FLOORED_C, {"C": pareto.compute_flops / PF_DAY.flops}, pareto),
-        ("Pareto set above .002 PF-days", FLOORED_C, {"C": some.compute_flops / PF_DAY.flops}, some),
-        ("all above .5 GT", CHINCHILLA, {"N": late.parameters, "D": late.tokens}, late),
+    every = every_point(runs)
+    sets = (
+        ("Pareto set", pareto_points(runs), FLOORED_C),
+        ("Pareto set above .002 PF-days", beyond(pareto_points, 0.002)(runs), FLOORED_C),
+        ("all above .5 GT", every.take(every.tokens > LEAST_TOKENS), CHINCHILLA),
     )
-    found = []
-    for name, law, inputs, points in sets:
-        for objective in (huber(), least_squares()):
-            loss = points.loss_nats_per_token
-            starts = law.starts(inputs, loss)[::FEWER_STARTS]
-            fit = fit_law(law, inputs, loss, run=points.run, objective=objective, starts=starts)
-            told = {constant: one.value for constant, one in fit.constants.items()}
-            found.append({"points": name, "count": fit.loss.size, "law": law.formula, "objective": objective.name}
-                         | {"constants": told, "rms_percent": fit.rms_percent})  # fmt: skip
-    return found
+    return [
+        {"points": name, **_law(law, points, objective)}
+        for name, points, law in sets
+        for objective in (huber(), least_squares())
+    ]
+
+
+def _law(law: Law, points: Points, objective: Objective) -> Numbers:
+    inputs = {"N": points.parameters, "D": points.tokens, "C": points.compute_flops / PF_DAY.flops}
+    loss = points.loss_nats_per_token
+    starts = law.starts(inputs, loss)[::FEWER_STARTS]
+    fit = fit_law(law, inputs, loss, run=points.run, objective=objective, starts=starts)
+    return {
+        "count": loss.size,
+        "law": law.formula,
+        "objective": objective.name,
+        "constants": {name: one.value for name, one in fit.constants.items()},
+        "rms_percent": fit.rms_percent,
+    }
 
 
 def page(numbers: Numbers) -> list[str]:

@@ -1,11 +1,13 @@
-"""The curves and the line of PAGnol's Figure 1, digitised, and the sizes of the paper's models."""
+"""PAGnol's Figure 1, digitised: its curves, its line, and the sizes of the paper's models."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pagnol_jax.scaling import NON_EMBEDDING, RunRecord
+from pagnol_jax.scaling import NON_EMBEDDING, PF_DAY, Points, RunRecord
+from pagnol_jax.scaling.points import Chooser
 from pagnol_jax.scaling.tables import read_table
 
 LINE = "published_fit_line"
@@ -38,3 +40,13 @@ def without_embeddings(name: str) -> float:
 def with_embeddings(name: str) -> float:
     """These and the tokens' embeddings, counted once."""
     return without_embeddings(name) + VOCABULARY * SHAPES[name][1]
+
+
+def beyond(choose: Chooser, pf_days: float) -> Chooser:
+    """The chosen points of more compute than that."""
+
+    def chosen(runs: Sequence[RunRecord]) -> Points:
+        points = choose(runs)
+        return points.take(points.compute_flops > pf_days * PF_DAY.flops)
+
+    return chosen

@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.published.section import Numbers, Options, Section, interval, table, text
 from pagnol_jax.scaling import FLOP, TOTAL, Curve, RunRecord, final_points
+from pagnol_jax.scaling.estimate import Estimate
 from pagnol_jax.scaling.holdout import HeldOut, hold_out
 from pagnol_jax.scaling.law_report import OBJECTIVES, as_text, fit_report, inputs_of, size_exponent
 from pagnol_jax.scaling.laws import CHINCHILLA
@@ -69,9 +70,14 @@ def _fit(fit: LawFit) -> Numbers:
     assert a is not None
     return {
         "objective": fit.objective.name + (" of log loss" if fit.objective.log else " of loss"),
-        "constants": {name: one._asdict() for name, one in (fit.constants | {"a": a}).items()},
+        "constants": {name: _estimate(one) for name, one in (fit.constants | {"a": a}).items()},
         "rms_percent": fit.rms_percent,
     }
+
+
+def _estimate(one: Estimate) -> dict[str, float]:
+    """The value alone, where there are no draws."""
+    return one._asdict() if np.isfinite(one.error) else {"value": one.value}
 
 
 def _errors(held: HeldOut, runs: list[RunRecord]) -> Numbers:
@@ -117,8 +123,7 @@ def _fit_row(fit: Numbers) -> dict[str, str]:
 
 
 def _constant(one: dict[str, float]) -> str:
-    drawn = np.isfinite(one["error"])
-    return f"{one['value']:.3f}" + (f" {interval(one['low'], one['high'], '.2f')}" if drawn else "")
+    return f"{one['value']:.3f}" + (f" {interval(one['low'], one['high'], '.2f')}" if "low" in one else "")
 
 
 SECTION = Section("The OLMo ladder: what 16 small runs say of 3B, 7B and 13B", measure, page)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from pagnol_jax.errors import UserError
-from pagnol_jax.scaling.estimate import PERCENTILES, Estimate, estimate
+from pagnol_jax.scaling.estimate import Estimate, estimate
 from pagnol_jax.scaling.frontier import Indices, least_squares
 from pagnol_jax.scaling.group_frontiers import (
     BITS,
@@ -198,7 +198,7 @@ def _by_law(pair: Pair, computes: Array, losses: Array, reach: tuple[float, floa
 
 def _of_both(pair: Pair, of: Callable[[Array, Array], Array]) -> Estimate:
     """Of a quantity of two frontiers ([..., 3] each, to [...])."""
-    return _estimate(*_with_draws(pair, of))
+    return estimate(*_with_draws(pair, of))
 
 
 def _with_draws(pair: Pair, of: Callable[[Array, Array], Array]) -> tuple[float, Array]:
@@ -206,14 +206,6 @@ def _with_draws(pair: Pair, of: Callable[[Array, Array], Array]) -> tuple[float,
     count = min(len(a.draws), len(b.draws))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):  # what is not reached is infinite or NaN
         return float(of(a.parameters, b.parameters)), of(a.draws[:count], b.draws[:count])
-
-
-def _estimate(value: float, draws: Array) -> Estimate:
-    """As `estimate`, but infinite draws count: an interval may have no end."""
-    if not np.isinf(draws).any():
-        return estimate(value, draws)
-    low, high = np.percentile(draws[~np.isnan(draws)], PERCENTILES, method="inverted_cdf")
-    return Estimate(value, float(low), float(high), math.inf)
 
 
 def _crossing(pair: Pair, reach: tuple[float, float]) -> Crossing:
@@ -232,7 +224,7 @@ def _crossing(pair: Pair, reach: tuple[float, float]) -> Crossing:
     value, draws = _with_draws(pair, first)
     known = draws[~np.isnan(draws)]
     share = float(np.isfinite(known).mean()) if known.size else math.nan
-    return Crossing(_estimate(value, draws), share, reach[1])
+    return Crossing(estimate(value, draws), share, reach[1])
 
 
 def _paired(groups: tuple[Group, Group], factors: tuple[float, float]) -> Paired | None:

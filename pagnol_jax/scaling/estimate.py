@@ -27,16 +27,19 @@ class Estimate(NamedTuple):
     def __format__(self, spec: str) -> str:
         """`0.52 [0.48, 0.57]`; the value alone where there are no draws."""
         spec = spec or ".4g"
-        if not np.isfinite(self.error):
+        if np.isnan(self.low):
             return format(self.value, spec)
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
 
 def estimate(value: float | Array, draws: Array) -> Estimate:
-    """Of a value and its bootstrap draws [R], of which those that are not finite are left out."""
-    finite = np.asarray(draws, np.float64)
-    finite = finite[np.isfinite(finite)]
-    if finite.size < 2:
+    """Of a value and its bootstrap draws [R], less those that are NaN; infinite ones count: an end may be infinite."""
+    known = np.asarray(draws, np.float64)
+    known = known[~np.isnan(known)]
+    if known.size < 2:
         return Estimate(float(value), np.nan, np.nan, np.nan)
-    low, high = np.percentile(finite, PERCENTILES)
-    return Estimate(float(value), float(low), float(high), float(finite.std(ddof=1)))
+    if np.isinf(known).any():  # between which nothing can be interpolated
+        low, high = np.percentile(known, PERCENTILES, method="inverted_cdf")
+        return Estimate(float(value), float(low), float(high), np.inf)
+    low, high = np.percentile(known, PERCENTILES)
+    return Estimate(float(value), float(low), float(high), float(known.std(ddof=1)))

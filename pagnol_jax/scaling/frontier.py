@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pagnol_jax.scaling.record import Array, ComputeUnit
 
 Indices = NDArray[np.intp]
+ONE_BUDGET = 0.02  # computes of whole runs that differ by less, relatively, are one budget
 FORMULA = "L = A * C^alpha"
 SOURCE = "Launay et al. 2022 (arXiv 2110.08554), Figure 1; Kaplan et al. 2020, eq. 1.3"
 
@@ -23,11 +24,15 @@ def prefactor(parameters: Array, unit: ComputeUnit) -> Array:
     return power_line(parameters, np.asarray(unit.flops))
 
 
-def pareto_set(x: Array, y: Array) -> Indices:
-    """Indices, in order of x, of the points that no other matches in y with as little x or less."""
+def pareto_set(x: Array, y: Array, slack: float = 0.0) -> Indices:
+    """Indices, in order of x, of the points that no other matches in y with as little x or less.
+
+    slack: x up to so much larger, relatively, counts as equal: runs of one budget differ by a rounded last step.
+    """
     order = np.lexsort((y, x))
-    best_before = np.concatenate([[np.inf], np.minimum.accumulate(y[order])[:-1]])
-    return order[y[order] < best_before]
+    lowest = np.concatenate([[np.inf], np.minimum.accumulate(y[order])])  # of the first points
+    within = np.searchsorted(x[order], x[order] * (1 + slack), side="right")
+    return order[(y[order] < lowest[:-1]) & (y[order] <= lowest[within])]
 
 
 def lower_hull(x: Array, y: Array) -> Indices:

@@ -15,7 +15,7 @@ import numpy as np
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.estimate import Estimate, estimate
 from pagnol_jax.scaling.fit import LineFit, fit_frontier
-from pagnol_jax.scaling.frontier import Indices, least_squares, least_squares_under, pareto_set
+from pagnol_jax.scaling.frontier import ONE_BUDGET, Indices, least_squares, least_squares_under, pareto_set
 from pagnol_jax.scaling.laws import CHINCHILLA
 from pagnol_jax.scaling.objectives import Objective, huber
 from pagnol_jax.scaling.objectives import least_squares as squares
@@ -43,7 +43,7 @@ class Group(NamedTuple):
     @property
     def efficient(self) -> Indices:
         """Rows of the runs that no other beats with less compute, in order of compute."""
-        return pareto_set(self.points.compute_flops, self.points.loss_nats_per_token)
+        return pareto_set(self.points.compute_flops, self.points.loss_nats_per_token, ONE_BUDGET)
 
     def factor(self, unit: str) -> float:
         """By which a loss in nats per token is multiplied to be in `unit`; NaN for bits of bytes that nobody states."""
@@ -164,7 +164,7 @@ def _line(law: str, points: Points, draws: int, seed: int) -> Frontier:
 
 def _efficient(points: Points) -> tuple[Array, Array]:
     """log C and log loss [K] of the efficient points."""
-    best = pareto_set(points.compute_flops, points.loss_nats_per_token)
+    best = pareto_set(points.compute_flops, points.loss_nats_per_token, ONE_BUDGET)
     return np.log(points.compute_flops[best]), np.log(points.loss_nats_per_token[best])
 
 
@@ -199,7 +199,7 @@ def _chinchilla(objective: Objective, points: Points, draws: int, seed: int) -> 
 
 def split(points: Points) -> tuple[Indices, int]:
     """Rows with as much compute as the last tenth of the efficient points or more; the best of them."""
-    best = pareto_set(points.compute_flops, points.loss_nats_per_token)
+    best = pareto_set(points.compute_flops, points.loss_nats_per_token, ONE_BUDGET)
     least = points.compute_flops[best[-math.ceil(HELD_OUT * best.size)]]
     return np.flatnonzero(points.compute_flops >= least * (1 - SAME)), int(best[-1])
 

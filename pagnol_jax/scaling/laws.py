@@ -64,7 +64,8 @@ def constants(law: Law, parameters: Array) -> dict[str, Array]:
     """Parameters [..., K] under the names of the formula: `log_A` is given as A."""
     columns = np.moveaxis(np.asarray(parameters, np.float64), -1, 0)
     named = zip(law.parameters, columns, strict=True)
-    return {name.removeprefix("log_"): np.exp(value) if name.startswith("log_") else value for name, value in named}
+    with np.errstate(over="ignore"):  # an amplitude that nothing bounds is infinite
+        return {name.removeprefix("log_"): np.exp(value) if name.startswith("log_") else value for name, value in named}
 
 
 def from_constants(law: Law, **values: float) -> Array:

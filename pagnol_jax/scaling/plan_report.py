@@ -117,4 +117,4 @@ def _percent(value: float) -> str:
 
 def _estimate(value: Estimate, text: Callable[[float], str]) -> str:
     """`0.52 [0.48, 0.57]`; the value alone where there are no draws."""
-    return text(value.value) + (f" [{text(value.low)}, {text(value.high)}]" if np.isfinite(value.error) else "")
+    return text(value.value) + ("" if np.isnan(value.low) else f" [{text(value.low)}, {text(value.high)}]")

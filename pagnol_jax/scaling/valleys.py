@@ -10,10 +10,10 @@ from scipy.interpolate import Akima1DInterpolator
 from scipy.linalg import null_space
 
 from pagnol_jax.errors import UserError
+from pagnol_jax.scaling.frontier import ONE_BUDGET
 from pagnol_jax.scaling.points import Points
 from pagnol_jax.scaling.record import Array
 
-BUDGET_TOLERANCE = 0.02  # budgets that differ by less are one
 LEAST_SIZES = 4  # of a valley: a parabola and one degree of freedom
 GRID = 25  # points that Porian et al. take between two sizes
 
@@ -68,7 +68,7 @@ def _equal_budgets(compute: Array) -> list[Array]:
     """Rows of each budget; a budget holds what is within the tolerance of its least compute."""
     groups: list[list[int]] = []
     for row in np.argsort(compute, kind="stable"):
-        if groups and compute[row] <= compute[groups[-1][0]] * (1 + BUDGET_TOLERANCE):
+        if groups and compute[row] <= compute[groups[-1][0]] * (1 + ONE_BUDGET):
             groups[-1].append(row)
         else:
             groups.append([row])

@@ -264,7 +264,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_command_on_run_folders(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pagnol("compare", *folders, "--corpus", "wiki", "--unit", "flop", "--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg")
+    outputs = ["--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg"]
+    pagnol("compare", *folders, "--corpus", "wiki", "--unit", "flop", *outputs)
     assert "<svg" in (tmp_path / "c.svg").read_text()
     printed = capsys.readouterr().out
     assert "A          fr: 4 runs, 4 of them efficient, 6e+09 to 5.4e+12 FLOP" in printed

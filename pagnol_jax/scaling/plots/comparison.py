@@ -11,7 +11,6 @@ from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.compare import Comparison, LawDifference
 from pagnol_jax.scaling.estimate import PERCENTILES
 from pagnol_jax.scaling.group_frontiers import Frontier, Group, least_loss
-from pagnol_jax.scaling.labels import Label, place_labels
 from pagnol_jax.scaling.plots.style import (
     LIGHT,
     SMALL,
@@ -24,6 +23,7 @@ from pagnol_jax.scaling.plots.style import (
     plain_ticks,
     series,
     tidy,
+    write_table,
     written,
 )
 from pagnol_jax.scaling.record import PF_DAY, Array, ComputeUnit
@@ -76,8 +76,8 @@ def draw_comparison(
     factors = [group.factor(loss_unit) for group in comparison.groups]
     points = [_points(group, unit, factor) for group, factor in zip(comparison.groups, factors, strict=True)]
     _set_axes(axes, np.concatenate(points), unit, loss_unit)
-    drawn, labels = [], []
-    for group, frontier, factor, spots, (colour, marker, _) in zip(
+    rows, colours = [("", "", "exponent", "95 %")], [theme.ink]
+    for group, frontier, factor, spots, (colour, marker, glyph) in zip(
         comparison.groups, found.frontiers, factors, points, series(2, theme), strict=True
     ):
         for run in group.runs:
@@ -86,10 +86,11 @@ def draw_comparison(
         axes.scatter(
             spots[:, 0], spots[:, 1], s=16, marker=marker, color=colour, edgecolor=theme.ground, linewidth=0.6, zorder=5
         )
-        drawn.append(_draw_frontier(axes, frontier, spots, unit, colour))
-        labels.append(Label(_words(group.name, frontier), colour, drawn[-1][::-8]))
+        _draw_frontier(axes, frontier, spots, unit, colour)
+        rows.append((glyph, group.name, *_exponent(frontier)))
+        colours.append(colour)
     axes.set_title(found.law, loc="left", fontsize=SMALL)
-    place_labels(axes, labels, drawn, np.concatenate(points), [])
+    write_table(axes, rows, colours, "upper right", (0.99, 0.99))
 
 
 def _law(comparison: Comparison, loss_unit: str, law: str | None) -> LawDifference:
@@ -107,8 +108,7 @@ def _points(group: Group, unit: ComputeUnit, factor: float) -> Array:
     return np.stack([group.points.compute_flops / unit.flops, factor * group.points.loss_nats_per_token], axis=1)
 
 
-def _draw_frontier(axes: Axes, frontier: Frontier, spots: Array, unit: ComputeUnit, colour: Colour) -> Array:
-    """Returns the line [P, 2]."""
+def _draw_frontier(axes: Axes, frontier: Frontier, spots: Array, unit: ComputeUnit, colour: Colour) -> None:
     x = np.geomspace(*axes.get_xlim(), 100)
     line = least_loss(frontier.parameters, x * unit.flops)
     draws = frontier.draws[np.isfinite(frontier.draws).all(1)]
@@ -116,14 +116,12 @@ def _draw_frontier(axes: Axes, frontier: Frontier, spots: Array, unit: ComputeUn
         band = np.percentile(least_loss(draws[:, None], x * unit.flops), PERCENTILES, axis=0)
         axes.fill_between(x, *band, color=colour, alpha=0.15, linewidth=0, zorder=1)
     draw_line(axes, np.stack([x, line], axis=1), (spots[:, 0].min(), spots[:, 0].max()), colour)
-    return np.stack([x, line], axis=1)
 
 
-def _words(name: str, frontier: Frontier) -> str:
-    """The group, the exponent of its reducible loss and its 95 % interval."""
+def _exponent(frontier: Frontier) -> tuple[str, str]:
+    """The exponent of the reducible loss and its 95 % interval."""
     value, low, high, _ = frontier.exponent
-    interval = f"\n{interval_text((low, high), '.4f')}" if np.isfinite(low) else ""
-    return minus(f"{name}: exponent {value:.4f}") + interval
+    return minus(f"{value:.4f}"), interval_text((low, high), ".4f") if np.isfinite(low) else "none"
 
 
 def _set_axes(axes: Axes, points: Array, unit: ComputeUnit, loss_unit: str) -> None:
