@@ -104,7 +104,7 @@ def page(numbers: Numbers) -> list[str]:
         ),
         *study_blocks(told),
         text(
-            "Huber's delta of 1e-3 is a third of this noise, so that the fit is nearly one of least absolute deviations, "
+            "Huber's delta of 1e-3 is a third of this noise, so the fit is nearly one of least absolute deviations, "
             "of which a bootstrap over few runs overstates the spread: its intervals err on the wide side."
         ),
     ]
