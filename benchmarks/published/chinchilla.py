@@ -71,7 +71,7 @@ def page(numbers: Numbers) -> list[str]:
         ),
         table(
             [
-                *(_row(_name(fit), fit["constants"], f"{100 * fit['furthest_from_package']:.2g} %")
+                *(_row(_name(fit), fit["constants"], f"{100 * fit['furthest_from_package']:.3g} %")
                   for fit in numbers["fits"]),
                 _row("the package", package, ""),
             ]
