@@ -43,7 +43,10 @@ def texts(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("path", sorted(GIN.glob("*.gin")), ids=lambda path: path.stem)
+MIXTURES = sorted(path for path in GIN.glob("*.gin") if path.stem != "matched")  # what two of them share
+
+
+@pytest.mark.parametrize("path", MIXTURES, ids=lambda path: path.stem)
 def test_every_gin_file_is_a_sound_mixture(path):
     bindings = ["PATTERN='a.jsonl'"] if path.stem == "files" else []
     gin_files.parse([f"data/{path.name}"], bindings)

@@ -151,12 +151,11 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert line in printed
 
 
-def test_report_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         f"{run.name},{run.parameters},{run.curve.tokens[0]},{run.curve.loss_nats_per_token[0]}" for run in runs(3e-3)
     ]
     (tmp_path / "runs.csv").write_text("\n".join(["run,parameters,tokens,loss", *rows]))
-    monkeypatch.setattr("pagnol_jax.scaling.plan.DRAWS", 50)
     arguments = ("--chips", "v5e-64", "--budget", 10_000, "--price", 1.2, "--runs", tmp_path / "runs.csv")
     pagnol("plan", *arguments, "--json", tmp_path / "plan.json")
     told = json.loads((tmp_path / "plan.json").read_text())

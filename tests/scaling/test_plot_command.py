@@ -43,10 +43,7 @@ def grid(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", plot.KINDS)
-def test_every_kind_of_figure(
-    grid: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(plot, "DRAWS", 30)
+def test_every_kind_of_figure(grid: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     pagnol(grid, *FLOP, "--kind", kind, "--output", tmp_path / "a.png")
     check_written(tmp_path / "a.png")
     *left_out, last = capsys.readouterr().out.splitlines()
@@ -55,8 +52,7 @@ def test_every_kind_of_figure(
     assert [line.split(":", maxsplit=1)[0] for line in left_out] == ["left out  1  envelope"] * (kind == "approaches")
 
 
-def test_held_out_runs_are_predicted(grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plot, "DRAWS", 30)
+def test_held_out_runs_are_predicted(grid: Path, tmp_path: Path) -> None:
     pagnol(grid, *FLOP, "--kind", "extrapolation", "--hold_out", "r26,r27", "--output", tmp_path / "a.svg", "--dark")
     check_written(tmp_path / "a.svg")
     with pytest.raises(UserError, match=r"--hold_out r99: no such run"):
