@@ -52,8 +52,10 @@ def by_isoflop(fit: IsoflopFit, name: str = "2  IsoFLOP") -> Approach:
 
 
 def by_law(fit: LawFit, name: str = "3  parametric") -> Approach:
-    """Approach 3: the optimum of a fitted law. Raises UserError for a law that has none in closed form."""
+    """Approach 3: the optimum of a fitted law. Raises UserError for a law that has none, or none in closed form."""
     a = fit.estimate(lambda parameters: exponents(fit.law, parameters)[0])
+    if np.isnan(a.value):
+        raise UserError("the fitted loss does not fall in both size and tokens: there is no optimum")
     compute = compute_of(fit)
 
     def band(compute_flops: Array) -> Array:
@@ -144,7 +146,9 @@ def as_lines(approaches: Approaches, unit: ComputeUnit) -> list[str]:
     Raises UserError where no approach has told anything.
     """
     if not approaches.told:
-        raise UserError("; ".join(f"{name}: {why}" for name, why in approaches.left_out.items()))
+        reasons = approaches.left_out
+        names = {why: ", ".join(name for name in reasons if reasons[name] == why) for why in reasons.values()}
+        raise UserError("; ".join(f"{which}: {why}" for why, which in names.items()))
     at = max(one.span[1] for one in approaches.told)
     rows = [("approach", "a", "95 %", f"N* at {at / unit.flops:.3g} {unit.name}", "95 %")]
     for one in approaches.told:

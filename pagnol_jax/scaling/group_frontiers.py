@@ -121,6 +121,9 @@ def fit_group(group: Group, draws: int, seed: int) -> tuple[Frontier, ...]:
     Raises UserError, which names the group, where there is no frontier.
     """
     try:
+        if group.efficient.size < 2:
+            best = group.runs[group.points.run[group.efficient[0]]].name
+            raise UserError(f"no run of more compute has a lower loss than {best!r}: there is no frontier")
         fit_frontier(group.runs, lambda _: group.points.take(group.efficient), draws=0)  # for its checks
         lines = [_line(law, group.points, draws, seed) for law in LINES]
         objectives = () if undetermined(group.points) else OBJECTIVES

@@ -152,7 +152,7 @@ def check(law: Law, inputs: Mapping[str, Array], loss: Array, run: NDArray[np.in
         if bad.size:
             raise UserError(f"the law {law.formula} needs the {name} of every run; one is {bad[0]:g}")
         if np.ptp(np.log(column)) < 1e-6:
-            raise UserError(f"the {name} is the same in all observations: {law.formula} cannot be told")
+            raise UserError(f"all observations have the same {name}: {law.formula} cannot be told")
     runs, needed = np.unique(run).size, len(law.parameters)
     if runs < 2:
         raise UserError("a law needs several runs; there is one")

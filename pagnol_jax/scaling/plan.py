@@ -139,7 +139,7 @@ def make_plan(basis: Basis, compute_flops: float, inference_tokens: float | None
 
     chosen, drawn = best(basis.parameters), best(basis.draws)
     if not np.isfinite(chosen.loss):
-        raise UserError("the fitted loss does not fall in both size and tokens: these runs give no optimum")
+        raise UserError("the fitted loss does not fall in both size and tokens: there is no optimum")
     return Plan(
         basis=basis,
         compute_flops=compute_flops,

@@ -227,7 +227,8 @@ def _compute(cells: _Cells, tokens: Array) -> tuple[Array, Convention | None]:
         size = cells.number(field)
         if size is not None and "tokens" in cells.fields and stated in (None, convention):
             return 6 * size * tokens, convention
-    raise UserError(f"{cells.path} has neither compute nor tokens and parameters: say --columns compute_flops=...")
+    what = "tokens and parameters" + (f" that {stated.name} counts by" if stated else "")
+    raise UserError(f"{cells.path} has neither compute nor the {what}: say --columns compute_flops=...")
 
 
 def _loss(cells: _Cells) -> Array:

@@ -110,10 +110,10 @@ def text_loss(columns: Columns) -> Columns:
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (one_run, "is the same in all observations"),
-        (equal_sizes, "the parameters is the same in all observations"),
+        (one_run, "all observations have the same parameters"),
+        (equal_sizes, "all observations have the same parameters"),
         (nan_losses, "has a loss of nan"),
-        (constant_loss, "the loss is the same in all observations"),
+        (constant_loss, "all observations have the same loss"),
         (mixed_units, "bytes_per_token"),
         (no_tokens, "needs the tokens of every run"),
         (text_loss, "loss is 'low', not a number"),

@@ -193,8 +193,8 @@ def no_tokens(inputs: dict, loss: np.ndarray) -> None:
     ("spoil", "told"),
     [
         (nan_loss, "needs the loss of every run; one is nan"),
-        (constant_loss, "the loss is the same in all observations"),
-        (equal_sizes, "the parameters is the same in all observations"),
+        (constant_loss, "all observations have the same loss"),
+        (equal_sizes, "all observations have the same parameters"),
         (no_tokens, "needs the tokens of every run; one is nan"),
     ],
 )

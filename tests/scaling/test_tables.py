@@ -191,7 +191,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         ("", "holds no row"),
         ("run,flops,loss\n", "holds no row"),
         ("run,flops,score\na,1,2\n", "no loss column"),
-        ("run,loss\na,2\n", "neither compute nor tokens and parameters"),
+        ("run,loss\na,2\n", "neither compute nor the tokens and parameters: say"),
         ("run,flops,loss,test_loss\na,1,2,2\n", "both test_loss and loss could be the loss"),
         ("run,compute_flops,compute_pf_days,loss\na,1,2,2\n", "mixes units"),
         ("run,flops,loss\na,1,2\nb,one,2\n", "line 3: flops is 'one', not a number"),
@@ -206,7 +206,10 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
         ("run,flops,loss_nats_per_token,loss_unit\na,1,2,bits_per_byte\n", "mixes units: its loss column is loss_nats"),
         ("run,flops,bits_per_byte\na,1,0.9\n", "bits per byte but no bytes per token"),
         ("run,flops,loss\na,1,2,3\n", "line 2 has more cells than the header"),
-        ("run,tokens,params,loss,compute_convention\na,1,2,3,non_embedding\n", "neither compute nor tokens and"),
+        (
+            "run,tokens,params,loss,compute_convention\na,1,2,3,non_embedding\n",
+            r"that 6\*N_non_embedding\*D counts",
+        ),
         ("run,flops,loss,params\na,1,2,0\n", "run 'a' has a value of parameters of 0"),
     ],
 )
