@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from benchmarks.published.section import Numbers, Options, Section, interval, table, text
 from benchmarks.published.simulate import noisy_losses, scattered
@@ -21,11 +22,15 @@ OBJECTIVES = (huber(), least_absolute(), least_squares(), least_squares(log=Fals
 TIMED_DRAWS, TIMED_POINTS = 4000, 245  # of Besiroglu et al. 2024 (arXiv 2404.10102), who fitted as many points
 
 
+def read(data: Path) -> tuple[dict[str, Array], Array]:
+    """N and D [P] of the runs, and their loss [P]."""
+    runs = read_table(data / "kyo_takano_chinchilla" / "df.csv", {"parameters": "N", "tokens": "D"})
+    points = final_points(runs)
+    return inputs_of(CHINCHILLA, points), points.loss_nats_per_token
+
+
 def measure(options: Options) -> Numbers:
-    points = final_points(
-        read_table(options.data / "kyo_takano_chinchilla" / "df.csv", {"parameters": "N", "tokens": "D"})
-    )
-    inputs, loss = inputs_of(CHINCHILLA, points), points.loss_nats_per_token
+    inputs, loss = read(options.data)
     made_up = scattered(TIMED_POINTS)
     return {
         "points": loss.size,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.published.section import Numbers, Options, Section, table, text
 from pagnol_jax.scaling.laws import ERROR, OVERTRAINED
 from pagnol_jax.scaling.objectives import least_squares
-from pagnol_jax.scaling.parametric import fit_law
+from pagnol_jax.scaling.parametric import LawFit, fit_law
 
 # The tasks of the paper's 17-task split (their repository, scaling/constants.py).
 TASKS = (
@@ -26,14 +27,27 @@ HELD_OUT = {("open_lm_1b", 32): (0.7103, 3.6365), ("open_lm_7b", 1): (0.7320, 0.
 Run = dict[str, str]
 
 
-def measure(options: Options) -> Numbers:
-    with (options.data / "gadre_overtraining" / "runs.csv").open(encoding="utf-8") as file:
-        runs = {(row["model"], float(row["cc_mult"])): row for row in csv.DictReader(file) if row["dataset"] == "rpj"}
+def read(data: Path) -> dict[tuple[str, float], Run]:
+    """The runs on RedPajama by model and multiple of 20 tokens per parameter."""
+    with (data / "gadre_overtraining" / "runs.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["dataset"] == "rpj"]
+    return {(row["model"], float(row["cc_mult"])): row for row in rows}
+
+
+def fit(runs: dict[tuple[str, float], Run]) -> tuple[LawFit, LawFit]:
+    """The loss law of five runs, and the error law of those and the 1.4B run at 20 tokens per parameter."""
     five = [runs[key] for key in SMALL]
     six = [*five, runs[FOR_ERRORS]]
     squares = least_squares(log=False)
-    law = fit_law(OVERTRAINED, _inputs(five), _loss(five), objective=squares)
-    errors = fit_law(ERROR, {"L": _loss(six)}, _error(six), objective=squares)
+    return (
+        fit_law(OVERTRAINED, _inputs(five), _loss(five), objective=squares),
+        fit_law(ERROR, {"L": _loss(six)}, _error(six), objective=squares),
+    )
+
+
+def measure(options: Options) -> Numbers:
+    runs = read(options.data)
+    law, errors = fit(runs)
     rows = []
     for key, published in HELD_OUT.items():
         held = [runs[key]]

@@ -4,37 +4,52 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.published.section import Numbers, Options, Section, interval, table, text
-from pagnol_jax.scaling.isoflop import fit_isoflop
+from pagnol_jax.scaling.isoflop import IsoflopFit, fit_isoflop
 from pagnol_jax.scaling.points import Points
 from pagnol_jax.scaling.valleys import absolute_noise, akima, group_valleys
 
 KEYS = ("dataset", "hparams", "warmup", "decay", "param_count", "val")
 COLUMNS = ("tokens", "flops", "loss", "params")
+Row = dict[str, Any]
 NATS = {"rw": 0.002, "owt2": 0.01}  # noise of the loss in their configs.py
 
 
-def measure(options: Options) -> Numbers:
-    folder = options.data / "porian"
+def read(data: Path) -> tuple[list[Row], dict[str, Row]]:
+    """Their IsoFLOP points, and what they publish of each configuration, by its name."""
+    folder = data / "porian"
     with (folder / "isoflop_points.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        points = list(csv.DictReader(file))
     published = json.loads((folder / "published_fits.json").read_text(encoding="utf-8"))
-    return {"fits": [_fit(theirs, rows, options.draws) for theirs in published]}
+    return points, {_name(theirs): theirs for theirs in published}
 
 
-def _fit(theirs: dict[str, Any], rows: list[dict[str, str]], draws: int) -> Numbers:
-    """One configuration: what they publish, and ours."""
-    name = [theirs[key] for key in KEYS]
-    own = [row for row in rows if [row[key] for key in KEYS] == name]
+def _name(row: Row) -> str:
+    return " ".join(row[key] for key in KEYS)
+
+
+def refit(rows: list[Row], name: str, draws: int) -> IsoflopFit:
+    """Our fit of a configuration."""
+    own = [row for row in rows if _name(row) == name]
     points = Points(np.arange(len(own)), *(np.array([float(row[column]) for row in own]) for column in COLUMNS))
-    fit = fit_isoflop(group_valleys(points), akima, absolute_noise(NATS[theirs["dataset"]]), draws)
+    return fit_isoflop(group_valleys(points), akima, absolute_noise(NATS[own[0]["dataset"]]), draws)
+
+
+def measure(options: Options) -> Numbers:
+    rows, published = read(options.data)
+    return {"fits": [_fit(theirs, name, refit(rows, name, options.draws)) for name, theirs in published.items()]}
+
+
+def _fit(theirs: Row, name: str, fit: IsoflopFit) -> Numbers:
+    """One configuration: what they publish, and ours."""
     low, high = theirs["ci95"]
     return {
-        "configuration": " ".join(name),
+        "configuration": name,
         "published": theirs["n_exponent"],
         "published_interval": [low, high],
         "exponent": fit.law.exponent,

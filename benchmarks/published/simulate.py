@@ -38,9 +38,9 @@ def noise(count: int, seed: int) -> Array:
     return np.exp(NOISE * np.random.default_rng([seed, 1]).normal(size=count))
 
 
-def grid() -> dict[str, Array]:
+def grid(sizes: int = 8, ratios: int = 6) -> dict[str, Array]:
     """48 runs: eight sizes from 40M to 4B, each at six ratios from 5 to 160 tokens per parameter."""
-    size, ratio = np.meshgrid(np.geomspace(4e7, 4e9, 8), np.geomspace(5, 160, 6))
+    size, ratio = np.meshgrid(np.geomspace(4e7, 4e9, sizes), np.geomspace(5, 160, ratios))
     return {"N": size.ravel(), "D": (size * ratio).ravel()}
 
 

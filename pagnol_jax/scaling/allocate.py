@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pagnol_jax.errors import UserError
-from pagnol_jax.scaling.laws import CHINCHILLA, CHINCHILLA_TIED, Law, evaluate
+from pagnol_jax.scaling.laws import CHINCHILLA, CHINCHILLA_TIED, Law, evaluate, log_scale
 from pagnol_jax.scaling.record import Array
 
 HALVINGS = 60  # of a bracket of log odds, to the last digit
@@ -66,7 +66,7 @@ def optimum(law: Law, parameters: ArrayLike, compute_flops: ArrayLike) -> Alloca
       UserError: another law.
     """
     terms, (a, b) = _terms(law, parameters), exponents(law, parameters)
-    log_g = (terms.log_a + np.log(terms.alpha) - terms.log_b - np.log(terms.beta)) / (terms.alpha + terms.beta)
+    log_g = log_scale(terms.log_a, terms.log_b, terms.alpha, terms.beta)
     log_product = np.log(np.asarray(compute_flops, np.float64) / 6)
     return _allocation(law, parameters, np.exp(log_g + a * log_product), np.exp(b * log_product - log_g))
 

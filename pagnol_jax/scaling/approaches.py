@@ -81,7 +81,7 @@ def _by_sizes(name: str, law: SizeLaw, compute: Array, sizes: Array) -> Approach
         (law.exponent, float(low), float(high)),
         np.stack([compute, sizes], axis=1),
         (float(compute.min()), float(compute.max())),
-        lambda compute_flops: law.coefficient * compute_flops**law.exponent,
+        law.sizes,
         law.band,
     )
 

@@ -29,7 +29,7 @@ from pagnol_jax.scaling.group_frontiers import (
     make_group,
     undetermined,
 )
-from pagnol_jax.scaling.record import CONVENTIONS, NOT_STATED, Array, RunRecord, with_convention
+from pagnol_jax.scaling.record import NOT_STATED, Array, RunRecord, counted_alike
 
 BEYOND = 1e6  # times the largest compute, up to which a crossing is looked for
 LEAST_DESIGNS = 3  # that pairs of runs need for an interval
@@ -152,13 +152,9 @@ def _one_convention(
     stated = [{run.convention for run in group} for group in groups]
     if stated[0] == stated[1]:
         return groups
-    for convention in CONVENTIONS.values():
-        if convention in stated[0] | stated[1]:
-            try:
-                first, second = ([with_convention(run, convention) for run in group] for group in groups)
-            except UserError:
-                continue
-            return first, second
+    counted = counted_alike([*groups[0], *groups[1]])
+    if len({run.convention for run in counted}) == 1:
+        return counted[: len(groups[0])], counted[len(groups[0]) :]
     said = ["; ".join(sorted(one.name if one else NOT_STATED for one in group)) for group in stated]
     raise UserError(
         f"{names[0]} and {names[1]} count compute by conventions that do not convert ({said[0]} | {said[1]}): "

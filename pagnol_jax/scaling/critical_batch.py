@@ -16,10 +16,10 @@ from scipy.optimize import least_squares
 from scipy.special import expit
 
 from pagnol_jax.errors import UserError
+from pagnol_jax.scaling.estimate import PERCENTILES
 from pagnol_jax.scaling.record import Array, RunRecord, check_comparable
 
 KAPLAN_ALPHA_B = 0.21  # Kaplan et al. 2020 (arXiv 2001.08361), Table 5
-PERCENTILES = (2.5, 97.5)
 UNSEEN = 0.02  # share of the steps, or tokens, that a minimum must have at some batch to be told
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pagnol_jax.errors import UserError
+from pagnol_jax.errors import UserError, writing
 from pagnol_jax.scaling.record import CONVENTIONS, RunRecord
 
 Rows = list[dict[str, Any]]
@@ -76,7 +76,5 @@ def write_table(runs: Sequence[RunRecord], path: Path) -> None:
     """Writes the table. Raises UserError for another kind of file, or one that cannot be written."""
     if path.suffix not in WRITERS:
         raise UserError(f"{path}: a table is one of {', '.join(WRITERS)}")
-    try:
+    with writing(path):
         WRITERS[path.suffix](rows_of(runs), path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from pagnol_jax.errors import UserError
-from pagnol_jax.scaling.frontier import least_squares, least_squares_under, power_line, prefactor
+from pagnol_jax.scaling.estimate import PERCENTILES
+from pagnol_jax.scaling.frontier import LineFit, least_squares, least_squares_under, power_line, prefactor
 from pagnol_jax.scaling.points import Chooser, Points, final_points
 from pagnol_jax.scaling.record import Array, ComputeUnit, RunRecord, check_comparable
-
-LineFit = Callable[[Array, Array], Array]
-PERCENTILES = (2.5, 97.5)
 
 
 class HoldOut(NamedTuple):
@@ -90,7 +88,7 @@ def fit_frontier(
     """
     check_comparable(runs)
     points = choose(runs)
-    _check_fittable(runs, points)
+    check_fittable(runs, points)
     enough = np.unique(points.run).size > 2
     refits, skipped = bootstrap(points, draws, seed) if enough else (np.empty((0, 2)), 0)
     return FrontierFit(
@@ -107,7 +105,8 @@ def _fit(points: Points, line: LineFit) -> Array:
     return line(np.log(points.compute_flops), np.log(points.loss_nats_per_token))
 
 
-def _check_fittable(runs: Sequence[RunRecord], points: Points) -> None:
+def check_fittable(runs: Sequence[RunRecord], points: Points) -> None:
+    """Raises UserError, in one line, for points through which no law of compute can be fitted."""
     used = [runs[index] for index in np.unique(points.run)]
     if len(used) < 2:
         raise UserError(f"a law needs the points of at least two runs; these are all of {used[0].name!r}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pagnol_jax.scaling.record import Array, ComputeUnit
 
 Indices = NDArray[np.intp]
+LineFit = Callable[[Array, Array], Array]
 ONE_BUDGET = 0.02  # computes of whole runs that differ by less, relatively, are one budget
 FORMULA = "L = A * C^alpha"
 SOURCE = "Launay et al. 2022 (arXiv 2110.08554), Figure 1; Kaplan et al. 2020, eq. 1.3"
@@ -33,6 +36,22 @@ def pareto_set(x: Array, y: Array, slack: float = 0.0) -> Indices:
     lowest = np.concatenate([[np.inf], np.minimum.accumulate(y[order])])  # of the first points
     within = np.searchsorted(x[order], x[order] * (1 + slack), side="right")
     return order[(y[order] < lowest[:-1]) & (y[order] <= lowest[within])]
+
+
+def efficient(compute: Array, loss: Array) -> Indices:
+    """Indices, in order of compute, of the whole runs that no other beats with less; those of one budget are equals."""
+    return pareto_set(compute, loss, ONE_BUDGET)
+
+
+def efficient_line(compute: Array, loss: Array, line: LineFit | None = None) -> Array:
+    """The plain power law [2], as `power_line` takes it, through the efficient of whole runs; NaN where that is one.
+
+    line: of log compute and log loss, `least_squares` by default.
+    """
+    rows = efficient(compute, loss)
+    if rows.size < 2:
+        return np.full(2, np.nan)
+    return (line or least_squares)(np.log(compute[rows]), np.log(loss[rows]))
 
 
 def lower_hull(x: Array, y: Array) -> Indices:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.estimate import Estimate, estimate
-from pagnol_jax.scaling.frontier import ONE_BUDGET, least_squares, pareto_set, power_line
+from pagnol_jax.scaling.frontier import efficient_line, power_line
 from pagnol_jax.scaling.parametric import LawFit, fit_law
 from pagnol_jax.scaling.record import Array
 
@@ -72,12 +72,5 @@ def hold_out(fit: LawFit, share: float = 0.1, runs: NDArray[np.intp] | None = No
     errors = tuple(
         estimate(100 * (predicted[i] / loss[i] - 1), 100 * (drawn[:, i] / loss[i] - 1)) for i in range(rows.size)
     )
-    return HeldOut(rest, rows, loss, errors, 100 * (_power(compute[~out], fit.loss[~out], compute[rows]) / loss - 1))
-
-
-def _power(compute: Array, loss: Array, at: Array) -> Array:
-    """The power law through the efficient frontier, at other compute; NaN where that is one run."""
-    best = pareto_set(compute, loss, ONE_BUDGET)
-    if np.unique(compute[best]).size < 2:
-        return np.full(at.shape, np.nan)
-    return power_line(least_squares(np.log(compute[best]), np.log(loss[best])), at)
+    power = power_line(efficient_line(compute[~out], fit.loss[~out]), compute[rows])
+    return HeldOut(rest, rows, loss, errors, 100 * (power / loss - 1))

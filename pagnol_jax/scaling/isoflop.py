@@ -70,6 +70,10 @@ class SizeLaw(NamedTuple):
         """Interval of the exponent of D* [2]."""
         return 1 - self.exponent_interval[::-1]
 
+    def sizes(self, compute_flops: Array) -> Array:
+        """N* [P] at compute [P]."""
+        return self.coefficient * compute_flops**self.exponent
+
     def band(self, compute_flops: Array) -> Array:
         """95 % band of N* [2, P] at compute [P]."""
         columns = np.stack([np.ones_like(compute_flops), np.log(compute_flops)])  # [2, P]

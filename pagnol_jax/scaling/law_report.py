@@ -16,7 +16,8 @@ from pagnol_jax.scaling.objectives import Objective, asymmetric, huber, least_ab
 from pagnol_jax.scaling.parametric import LawFit, fit_law
 from pagnol_jax.scaling.points import Points
 from pagnol_jax.scaling.projection import project
-from pagnol_jax.scaling.record import NOT_STATED, ComputeUnit, RunRecord
+from pagnol_jax.scaling.record import ComputeUnit, RunRecord
+from pagnol_jax.scaling.report import conventions
 from pagnol_jax.scaling.text import aligned
 
 # By the names that commands take; the first is the default.
@@ -86,19 +87,9 @@ def size_exponent(fit: LawFit) -> Estimate | None:
 
 def as_text(report: LawReport) -> str:
     """What `pagnol scaling fit --law` prints."""
-    blocks = (_conventions(report), _fit(report), _other_objectives(report), [*_held_out(report), *_notes(report)])
+    premises = conventions(report.runs[0], "; N as counted there")
+    blocks = (premises, _fit(report), _other_objectives(report), [*_held_out(report), *_notes(report)])
     return "\n\n".join("\n".join(lines) for lines in blocks)
-
-
-def _conventions(report: LawReport) -> list[str]:
-    run = report.runs[0]
-    convention = run.convention.name if run.convention else NOT_STATED
-    return [
-        f"compute    C = {convention}; N as counted there",
-        "loss       L in nats per token",
-        f"tokenizer  {run.tokenizer or NOT_STATED}",
-        f"corpus     {run.corpus or NOT_STATED}",
-    ]
 
 
 def _fit(report: LawReport) -> list[str]:

@@ -220,13 +220,18 @@ ERROR = Law(
 )
 
 
+def log_scale(log_a: Any, log_b: Any, alpha: Any, beta: Any) -> Any:
+    """log G [...] of N* = G (C / 6)^a, D* = (C / 6)^b / G (Hoffmann et al. 2022, eq. 4)."""
+    return (log_a + np.log(alpha) - log_b - np.log(beta)) / (alpha + beta)
+
+
 def repeated(base: Array) -> Law:
     """Chinchilla's law, its constants `base` [5] known, for D tokens of which U are unique.
 
     The half-lives of repetition, R_D for data and R_N for the parameters beyond those that U tokens warrant.
     """
     log_a, log_b, log_e, alpha, beta = (float(value) for value in base)
-    log_g = (log_a + np.log(alpha) - log_b - np.log(beta)) / (alpha + beta)
+    log_g = log_scale(log_a, log_b, alpha, beta)
 
     def predict(parameters: Any, inputs: Inputs) -> Any:
         log_r_d, log_r_n = jnp.moveaxis(parameters, -1, 0)

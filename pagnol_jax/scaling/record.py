@@ -11,7 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pagnol_jax.errors import UserError
 
 Array = NDArray[np.float64]
+Loss = TypeVar("Loss", float, Array)
 NOT_STATED = "not stated"
 
 
@@ -113,7 +114,7 @@ class RunRecord:
         """Loss in bits per byte [P], free of the tokenizer; None without bytes per token."""
         if self.bytes_per_token is None:
             return None
-        return self.curve.loss_nats_per_token / (math.log(2) * self.bytes_per_token)
+        return bits_per_byte(self.curve.loss_nats_per_token, self.bytes_per_token)
 
 
 # Fields of a record that are sizes: positive where stated.
@@ -122,9 +123,14 @@ _POSITIVE = (
 )  # fmt: skip
 
 
-def nats_per_token(bits_per_byte: Array, bytes_per_token: float) -> Array:
+def nats_per_token(bits: Array, bytes_per_token: float) -> Array:
     """Loss in nats per token [P] of a loss in bits per byte [P], exactly."""
-    return bits_per_byte * math.log(2) * bytes_per_token
+    return bits * math.log(2) * bytes_per_token
+
+
+def bits_per_byte(nats: Loss, bytes_per_token: float) -> Loss:
+    """Loss in bits per byte [...] of a loss in nats per token [...], exactly."""
+    return nats / (math.log(2) * bytes_per_token)
 
 
 def _size(run: RunRecord) -> float | None:
@@ -200,17 +206,22 @@ def check_comparable(runs: Sequence[RunRecord]) -> None:
                 )
 
 
-def harmonise(runs: Sequence[RunRecord]) -> list[RunRecord]:
-    """The same runs with their compute counted by one convention, ready for one fit.
+def counted_alike(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """The same runs with their compute counted by one convention, where that can be.
 
-    Where they differ, it is the first of `CONVENTIONS` that one of them states and that counts all of them
-    exactly. Raises UserError where there is none, and as `check_comparable`.
+    Where they differ, it is the first of `CONVENTIONS` that one of them states and that counts all of them exactly;
+    where there is none, they are left as they are.
     """
     stated = {run.convention for run in runs}
     for convention in CONVENTIONS.values() if len(stated) > 1 else ():
         if convention in stated:
             with contextlib.suppress(UserError):
-                runs = [with_convention(run, convention) for run in runs]
-                break
-    check_comparable(runs)
+                return [with_convention(run, convention) for run in runs]
     return list(runs)
+
+
+def harmonise(runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """Runs counted alike, ready for one fit. Raises UserError as `check_comparable`."""
+    runs = counted_alike(runs)
+    check_comparable(runs)
+    return runs

@@ -9,7 +9,7 @@ import numpy as np
 
 from pagnol_jax.scaling.fit import FrontierFit, HoldOut
 from pagnol_jax.scaling.frontier import FORMULA, SOURCE, power_line, prefactor
-from pagnol_jax.scaling.record import NOT_STATED, Array, ComputeUnit, RunRecord
+from pagnol_jax.scaling.record import NOT_STATED, Array, ComputeUnit, RunRecord, bits_per_byte
 from pagnol_jax.scaling.text import aligned, count
 
 FEW_RUNS = 6  # below this a percentile bootstrap over runs is known to be too narrow
@@ -18,13 +18,14 @@ FEW_RUNS = 6  # below this a percentile bootstrap over runs is known to be too n
 def as_text(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> str:
     """The table of points and the law that `pagnol scaling fit` prints, compute in `unit`."""
     return "\n".join(
-        [*_conventions(runs[0]), "", *_table(fit, runs, unit), "", *_law(fit, runs, unit), *_notes(fit, runs)]
+        [*conventions(runs[0]), "", *_table(fit, runs, unit), "", *_law(fit, runs, unit), *_notes(fit, runs)]
     )
 
 
-def _conventions(run: RunRecord) -> list[str]:
+def conventions(run: RunRecord, note: str = "") -> list[str]:
+    """What the runs of a fit share, a line each; `note` is added to that on compute."""
     return [
-        f"compute    C = {run.convention.name if run.convention else NOT_STATED}",
+        f"compute    C = {run.convention.name if run.convention else NOT_STATED}{note}",
         "loss       L in nats per token",
         f"tokenizer  {run.tokenizer or NOT_STATED}",
         f"corpus     {run.corpus or NOT_STATED}",
@@ -56,7 +57,7 @@ def _table(fit: FrontierFit, runs: Sequence[RunRecord], unit: ComputeUnit) -> li
             count(fit.points.tokens[row]),
             f"{fit.points.compute_flops[row] / unit.flops:.4g}",
             f"{loss:.4f}",
-            "-" if run.bytes_per_token is None else f"{loss / np.log(2) / run.bytes_per_token:.4f}",
+            "-" if run.bytes_per_token is None else f"{bits_per_byte(loss, run.bytes_per_token):.4f}",
             f"{predicted[row]:.4f}",
             _percent(100 * (predicted[row] / loss - 1)),
         ))  # fmt: skip
@@ -159,7 +160,7 @@ def _json_point(run: RunRecord, tokens: float, compute_flops: float, loss: float
         "tokens": float(tokens) if np.isfinite(tokens) else None,
         "compute_flops": float(compute_flops),
         "loss_nats_per_token": float(loss),
-        "bits_per_byte": run.bytes_per_token and float(loss / np.log(2) / run.bytes_per_token),
+        "bits_per_byte": run.bytes_per_token and float(bits_per_byte(loss, run.bytes_per_token)),
     }
 
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from pagnol_jax.errors import UserError
+from pagnol_jax.scaling.estimate import PERCENTILES
 from pagnol_jax.scaling.record import Array
 from pagnol_jax.scaling.tuning import Cell
 
 MIN_SPREAD = 0.05  # rms of log N, D or C over cells, below which an exponent would be noise
-PERCENTILES = (2.5, 97.5)
 VARIABLES = ("ND", "C", "N", "D", "")  # of the laws on offer
 
 

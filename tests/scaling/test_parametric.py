@@ -1,13 +1,14 @@
 """Approach 3: published constants, independent solvers, planted laws."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scaling.published import needs_data, rows
 from scaling.simulated import HOFFMANN, grid, losses
 from scipy import optimize
 
+from benchmarks.published import chinchilla
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling import laws
 from pagnol_jax.scaling.laws import CHINCHILLA, LAWS, Law, constants, evaluate, from_constants
@@ -16,13 +17,6 @@ from pagnol_jax.scaling.parametric import fit_law
 from pagnol_jax.scaling.projection import project
 
 
-def chinchilla_points() -> tuple[dict[str, np.ndarray], np.ndarray]:
-    table = rows("kyo_takano_chinchilla", "df.csv")
-    n, d, loss = (np.array([float(row[name]) for row in table]) for name in ("N", "D", "loss"))
-    return {"N": n, "D": d}, loss
-
-
-@needs_data
 @pytest.mark.parametrize(
     ("objective", "a", "b", "e", "alpha", "beta", "digits"),
     [
@@ -33,9 +27,9 @@ def chinchilla_points() -> tuple[dict[str, np.ndarray], np.ndarray]:
     ids=["huber", "asymmetric"],
 )
 def test_published_constants(
-    objective: Objective, a: float, b: float, e: float, alpha: float, beta: float, digits: float
+    data_dir: Path, objective: Objective, a: float, b: float, e: float, alpha: float, beta: float, digits: float
 ) -> None:
-    fit = fit_law(CHINCHILLA, *chinchilla_points(), objective=objective)
+    fit = fit_law(CHINCHILLA, *chinchilla.read(data_dir / "scaling"), objective=objective)
     assert fit.converged
     assert fit.optima == 1
     found = {name: one.value for name, one in fit.constants.items()}
@@ -44,9 +38,8 @@ def test_published_constants(
     assert (found["A"], found["B"]) == pytest.approx((a, b), rel=20 * digits)
 
 
-@needs_data
-def test_least_squares_agrees_with_scipy_and_with_projection() -> None:
-    inputs, loss = chinchilla_points()
+def test_least_squares_agrees_with_scipy_and_with_projection(data_dir: Path) -> None:
+    inputs, loss = chinchilla.read(data_dir / "scaling")
     ours = fit_law(CHINCHILLA, inputs, loss, objective=least_squares(log=False))
     scipys = optimize.least_squares(
         lambda p: loss - evaluate(CHINCHILLA, p, **inputs), HOFFMANN, x_scale="jac", xtol=1e-15, ftol=1e-15, gtol=1e-15

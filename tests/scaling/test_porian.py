@@ -3,8 +3,6 @@
 `pytest -s tests/scaling/test_porian.py` prints the table, published values beside ours.
 """
 
-import csv
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pagnol_jax.scaling.isoflop import IsoflopFit, fit_isoflop, reservations
-from pagnol_jax.scaling.points import Points
-from pagnol_jax.scaling.valleys import absolute_noise, group_valleys
+from benchmarks.published import porian
+from pagnol_jax.scaling.isoflop import IsoflopFit, reservations
 
-KEYS = ("dataset", "hparams", "warmup", "decay", "param_count", "val")
-NATS = {"rw": 0.002, "owt2": 0.01}  # noise of the loss in their configs.py
 CONFIGURATIONS = [
     "rw base long kaplan kaplan train",
     "rw base long kaplan standard val",
@@ -37,19 +32,16 @@ CONFIGURATIONS = [
 ]
 
 
-@cache
-def published(folder: Path) -> dict[str, dict[str, Any]]:
-    fits = json.loads((folder / "published_fits.json").read_text())
-    return {" ".join(fit[key] for key in KEYS): fit for fit in fits}
+read = cache(porian.read)
 
 
 @cache
 def refitted(folder: Path, name: str) -> IsoflopFit:
-    with (folder / "isoflop_points.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if " ".join(row[key] for key in KEYS) == name]
-    columns = ("tokens", "flops", "loss", "params")
-    points = Points(np.arange(len(rows)), *(np.array([float(row[column]) for row in rows]) for column in columns))
-    return fit_isoflop(group_valleys(points), noise=absolute_noise(NATS[name.split(maxsplit=1)[0]]))
+    return porian.refit(read(folder)[0], name, draws=1000)
+
+
+def published(folder: Path) -> dict[str, dict[str, Any]]:
+    return read(folder)[1]
 
 
 def by_budget(published_values: dict[str, float | None]) -> np.ndarray:
@@ -59,12 +51,12 @@ def by_budget(published_values: dict[str, float | None]) -> np.ndarray:
 
 
 def test_every_published_configuration_is_checked(data_dir: Path) -> None:
-    assert set(published(data_dir / "scaling" / "porian")) == set(CONFIGURATIONS)
+    assert set(published(data_dir / "scaling")) == set(CONFIGURATIONS)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_exponent_and_its_interval(data_dir: Path, name: str) -> None:
-    folder = data_dir / "scaling" / "porian"
+    folder = data_dir / "scaling"
     fit, theirs = refitted(folder, name), published(folder)[name]
     low, high = theirs["ci95"]
     ours = np.percentile(fit.law.draws[:, 1], (2.5, 97.5))
@@ -83,7 +75,7 @@ def test_exponent_and_its_interval(data_dir: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_minima_and_their_spread(data_dir: Path, name: str) -> None:
-    folder = data_dir / "scaling" / "porian"
+    folder = data_dir / "scaling"
     fit, theirs = refitted(folder, name), published(folder)[name]
     sizes, stds = by_budget(theirs["n_star"]), by_budget(theirs["n_star_log_std"])
     np.testing.assert_array_equal(fit.trusted, np.isfinite(sizes))
@@ -92,7 +84,7 @@ def test_minima_and_their_spread(data_dir: Path, name: str) -> None:
 
 
 def test_untrusted_budgets_are_named(data_dir: Path) -> None:
-    fit = refitted(data_dir / "scaling" / "porian", "rw base long kaplan attention train")
+    fit = refitted(data_dir / "scaling", "rw base long kaplan attention train")
     assert not fit.trusted[:2].any()
     assert fit.trusted[2:].all()
     assert "left out: 1.25e+16, 2.5e+16 FLOP" in reservations(fit)[0]

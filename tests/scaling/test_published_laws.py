@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import published_laws
-from benchmarks.published import compute, figure_1, kaplan, recovery, simulate
-from benchmarks.published.chinchilla import PACKAGE
+from benchmarks.published import chinchilla, compute, figure_1, kaplan, recovery, simulate
 from benchmarks.published.coverage import Method, outside, study
 from benchmarks.published.section import FOLDERS, Options, data_folder, table
 from pagnol_jax.errors import UserError
@@ -19,7 +18,6 @@ from pagnol_jax.scaling.allocate import optimum
 from pagnol_jax.scaling.laws import CHINCHILLA
 from pagnol_jax.scaling.objectives import asymmetric
 from pagnol_jax.scaling.parametric import fit_law
-from pagnol_jax.scaling.tables import read_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,17 +78,15 @@ def test_kaplan(options: Options) -> None:
 
 
 def test_the_package_s_asymmetric_loss_is_on_raw_loss(options: Options) -> None:
-    runs = read_table(options.data / "kyo_takano_chinchilla" / "df.csv", {"parameters": "N", "tokens": "D"})
-    inputs = {"N": np.array([run.parameters for run in runs]), "D": np.array([run.curve.tokens[0] for run in runs])}
-    loss = np.array([run.curve.loss_nats_per_token[0] for run in runs])
+    inputs, loss = chinchilla.read(options.data)
     found = []
     for log in (False, True):
         fit = fit_law(
             CHINCHILLA, inputs, loss, objective=asymmetric(log=log), starts=CHINCHILLA.starts(inputs, loss)[::4]
         )
         found.append({name: one.value for name, one in fit.constants.items()})
-    assert found[0] == pytest.approx(PACKAGE, rel=1e-4)
-    assert found[1]["B"] < 0.75 * PACKAGE["B"]
+    assert found[0] == pytest.approx(chinchilla.PACKAGE, rel=1e-4)
+    assert found[1]["B"] < 0.75 * chinchilla.PACKAGE["B"]
 
 
 def test_simulated_ladder() -> None:

@@ -8,30 +8,22 @@ import numpy as np
 import pytest
 from scaling.builders import power_runs
 
+from benchmarks.published.compute import TABLE_3, TABLE_TOKENS, TOKENS_BETWEEN
+from benchmarks.published.figure_data import SHAPES, with_embeddings, without_embeddings
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling import NON_EMBEDDING, PF_DAY, TOTAL, Curve, RunRecord
 from pagnol_jax.scaling.conventions import infer_convention, infer_size, match_conventions, with_tokens_between
 from pagnol_jax.scaling.tables import read_table
 
-VOCABULARY = 50_262
-TOKENS_BETWEEN = 24_576_000  # 24,000 windows of 1,024 tokens
-# Layers and width: tables of the paper; XXS and XS have no published shape (gin/models/pagnol_*.gin).
-SHAPES = {
-    "xxsmall": (3, 768), "xsmall": (6, 768), "small": (12, 768), "medium": (24, 1024), "large": (36, 1280),
-    "xlarge": (48, 1600),
-}  # fmt: skip
-TABLE_3 = {"small": (0.3, 124e6), "medium": (0.7, 355e6), "large": (2, 773e6), "xlarge": (3, 1.5e9)}
-
 
 def sizes(name: str) -> tuple[float, float]:
     """Parameters with the embeddings counted once, and without."""
-    layers, width = SHAPES[name]
-    return 12 * layers * width**2 + VOCABULARY * width, 12 * layers * width**2
+    return with_embeddings(name), without_embeddings(name)
 
 
 def table_run(name: str, parameters: float) -> RunRecord:
     """A row of Table 3: compute to one digit, after 30 GT; the loss plays no part."""
-    curve = Curve(np.array([30e9]), np.array([TABLE_3[name][0] * PF_DAY.flops]), np.array([3.0]))
+    curve = Curve(np.array([TABLE_TOKENS]), np.array([TABLE_3[name][0] * PF_DAY.flops]), np.array([3.0]))
     return RunRecord(name, curve, None, parameters, sizes(name)[1])
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pagnol_jax.errors import UserError
+from pagnol_jax.errors import UserError, writing
 
 if TYPE_CHECKING:  # numpy is imported when a command runs, so that `pagnol --help` stays quick
     from pagnol_jax.scaling import ComputeUnit, RunRecord
@@ -78,10 +78,8 @@ def chooser(args: argparse.Namespace) -> Chooser:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes values, indented. Raises UserError where the file cannot be written."""
-    try:
+    with writing(path):
         path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _names(text: str) -> tuple[str, ...]:

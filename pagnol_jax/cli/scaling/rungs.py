@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pagnol_jax.cli import gin_files
-from pagnol_jax.errors import UserError
+from pagnol_jax.errors import writing
 
 if TYPE_CHECKING:
     from pagnol_jax.models.config import GPTConfig
@@ -109,10 +109,8 @@ def write_ladder(path: Path, design: Design, models: dict[int, GPTConfig], targe
         *(f"    {name!r}: {settings!r}," for name, settings in rungs),
         "}",
     ]
-    try:
+    with writing(path):
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _rung(config: GPTConfig, tokens: float) -> tuple[str, list[str]]:

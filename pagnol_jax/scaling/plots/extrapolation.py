@@ -11,7 +11,7 @@ from matplotlib.ticker import EngFormatter
 
 from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.allocate import optimum
-from pagnol_jax.scaling.frontier import ONE_BUDGET, least_squares, pareto_set, power_line
+from pagnol_jax.scaling.frontier import efficient_line, power_line
 from pagnol_jax.scaling.holdout import compute_of
 from pagnol_jax.scaling.labels import Label, place_labels
 from pagnol_jax.scaling.parametric import LawFit
@@ -84,10 +84,8 @@ def draw_extrapolation(
 
 def _power_law(compute: Array, loss: Array) -> Array:
     """Line [2] through the runs that no other beats with less compute; a level one where there is one alone."""
-    rows = pareto_set(compute, loss, ONE_BUDGET)
-    if rows.size < 2:
-        return np.array([np.log(loss[rows[0]]), 0.0])
-    return least_squares(np.log(compute[rows]), np.log(loss[rows]))
+    line = efficient_line(compute, loss)
+    return np.array([np.log(loss.min()), 0.0]) if np.isnan(line).any() else line
 
 
 def _draw_held_out(axes: Axes, fit: LawFit, runs: Points, measured: Array, theme: Theme) -> Label:

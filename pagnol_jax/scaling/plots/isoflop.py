@@ -75,7 +75,7 @@ def draw_best_sizes(axes: Axes, fit: IsoflopFit, unit: ComputeUnit = FLOP, *, th
     """N* against compute with 95 % intervals (medians of the noise replicas), and the law through those trusted."""
     compute, sizes, good = fit.compute_flops / unit.flops, fit.parameters_median, fit.trusted
     x = np.geomspace(compute[0] / 1.5, compute[-1] * EXTRAPOLATE, 100)
-    line = np.exp(fit.law.line @ np.stack([np.ones_like(x), np.log(x * unit.flops)]))
+    line = fit.law.sizes(x * unit.flops)
     axes.set(xscale="log", yscale="log", xlabel=f"Compute ({unit.name})", ylabel="Optimal size (parameters)")
     axes.fill_between(x, *fit.law.band(x * unit.flops), color=theme.law, alpha=0.15, linewidth=0, zorder=1)
     draw_line(axes, np.stack([x, line], axis=1), (compute[good][0], compute[good][-1]), theme.law)

@@ -24,7 +24,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from pagnol_jax.errors import UserError
+from pagnol_jax.errors import UserError, writing
 from pagnol_jax.scaling.record import Array
 
 Colour = str | tuple[float, ...]
@@ -93,10 +93,8 @@ def written(output: Path, theme: Theme, height: float = HEIGHT) -> Iterator[Figu
     with styled(theme):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         yield figure
-        try:
+        with writing(output):
             figure.savefig(output, dpi=300)
-        except OSError as error:
-            raise UserError(f"cannot write {output}: {error.strerror}") from None
 
 
 def ramp(keys: Sequence[float] | Array, theme: Theme) -> list[Colour]:
