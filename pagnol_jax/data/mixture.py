@@ -22,11 +22,13 @@ from pagnol_jax.errors import UserError
 
 
 class TokenizerRecipe(NamedTuple):
-    """How to get a tokenizer. `make` takes training texts, which it reads only if `needs_text`."""
+    """How to get a tokenizer. `make` takes training texts, which it reads only if `needs_text`; `vocab_size` says,
+    without any text, how many ids there will be."""
 
     definition: str
     make: Callable[[Iterable[str]], Tokenizer]
     needs_text: bool
+    vocab_size: Callable[[], int]
 
 
 class Mixture(NamedTuple):
@@ -48,16 +50,21 @@ class Mixture(NamedTuple):
 
 def trained_bpe(vocab_size: int) -> TokenizerRecipe:
     """A byte-level BPE trained on the mixture's own training documents."""
-    return TokenizerRecipe(f"trained_bpe({vocab_size})", partial(train_bpe, vocab_size=vocab_size), True)
+    make = partial(train_bpe, vocab_size=vocab_size)
+    return TokenizerRecipe(f"trained_bpe({vocab_size})", make, True, partial(int, vocab_size))
 
 
 def tokenizer_file(path: str) -> TokenizerRecipe:
     """A tokenizer made before (`pagnol tokenizer train`); `path` may hold `$VARS`."""
-    return TokenizerRecipe(f"tokenizer_file({path!r})", partial(_load, path), False)
+    return TokenizerRecipe(f"tokenizer_file({path!r})", partial(_load, path), False, partial(_size, path))
 
 
 def _load(path: str, texts: Iterable[str]) -> Tokenizer:
     return Tokenizer.load(os.path.expanduser(os.path.expandvars(path)))
+
+
+def _size(path: str) -> int:
+    return _load(path, ()).vocab_size
 
 
 def split_corpus(mixture: Mixture, name: str, split: str) -> Corpus:

@@ -1,8 +1,8 @@
 """`train`: everything a run needs, from its gin bindings to its folder."""
 
 import signal
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -12,12 +12,12 @@ from pagnol_jax.data.mixture import Mixture
 from pagnol_jax.data.prepare import open_batches
 from pagnol_jax.errors import UserError
 from pagnol_jax.models.config import GPTConfig
-from pagnol_jax.sharding import mesh as meshes
 from pagnol_jax.sharding import rules
+from pagnol_jax.sharding.mesh import make_mesh
 from pagnol_jax.train.loop import Loop
 from pagnol_jax.train.optimizer import Optimizer
 from pagnol_jax.train.record import RunFolder, versions
-from pagnol_jax.train.step import make_steps
+from pagnol_jax.train.step import Steps, make_steps
 
 
 def train(
@@ -28,7 +28,7 @@ def train(
     batch_size: int,
     length: int,
     total_steps: int,
-    mesh: Mesh | None = None,
+    mesh: Callable[..., Mesh] = make_mesh,
     seed: int = 0,
     z_loss: float = 0.0,
     microbatches: int = 1,
@@ -42,26 +42,35 @@ def train(
     """Trains one model, or goes on where the folder's last checkpoint stands; returns the signal that stopped it.
 
     model: called with `vocab_size` (the tokenizer's) gives the configuration.
+    mesh: called with `devices` gives the mesh.
     config_text: gives the text of config.gin once all that it configures has been called.
     evaluate_windows: windows per corpus that an evaluation takes, spread over the split; None takes all.
     batch_size, length: sequences per step over all devices, tokens per sequence.
     Raises UserError for a mesh that does not divide the sizes, a folder of another run, or a loss that is not finite.
     """
-    _check_counts(batch_size=batch_size, length=length, total_steps=total_steps, microbatches=microbatches)
+    _check_counts(total_steps=total_steps)
     _check_counts(evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every)
-    mesh = meshes.make_mesh() if mesh is None else mesh
     data = open_batches(mixture, batch_size=batch_size, length=length, seed=seed)
-    config = model(vocab_size=data.vocab_size)
-    _check_sizes(config, mesh, batch_size, length, microbatches)
-    steps = make_steps(config, optimizer, mesh, z_loss=z_loss, microbatches=microbatches, seed=seed)
+    config, devices, steps = build(
+        data.vocab_size,
+        jax.devices(),
+        model=model,
+        optimizer=optimizer,
+        batch_size=batch_size,
+        length=length,
+        mesh=mesh,
+        seed=seed,
+        z_loss=z_loss,
+        microbatches=microbatches,
+    )
     folder = RunFolder(run_dir)
-    record = describe(folder.path.name, config, mixture, data, optimizer, mesh, total_steps)
+    record = describe(folder.path.name, config, mixture, data, optimizer, devices, total_steps)
     with folder.locked():
         folder.open(record, data.cache.folder / "tokenizer.json", config_text())
         loop = Loop(
             steps,
             data,
-            mesh,
+            devices,
             folder,
             total_steps=total_steps,
             evaluate_every=evaluate_every,
@@ -74,6 +83,39 @@ def train(
             dtype=config.dtype,
         )
         return loop.run(seed)
+
+
+class Built(NamedTuple):
+    """A model on a mesh, and its steps."""
+
+    config: GPTConfig
+    mesh: Mesh
+    steps: Steps
+
+
+def build(
+    vocab_size: int,
+    devices: Sequence[Any],
+    *,
+    model: Callable[..., GPTConfig],
+    optimizer: Optimizer,
+    batch_size: int,
+    length: int,
+    mesh: Callable[..., Mesh] = make_mesh,
+    seed: int = 0,
+    z_loss: float = 0.0,
+    microbatches: int = 1,
+) -> Built:
+    """The steps of a run on `devices`, which need not be at hand: `train` runs them, `pagnol tpu` compiles them.
+
+    Raises UserError for a mesh that does not divide the sizes.
+    """
+    _check_counts(batch_size=batch_size, length=length, microbatches=microbatches)
+    placed = mesh(devices=devices)
+    config = model(vocab_size=vocab_size)
+    _check_sizes(config, placed, batch_size, length, microbatches)
+    steps = make_steps(config, optimizer, placed, z_loss=z_loss, microbatches=microbatches, seed=seed)
+    return Built(config, placed, steps)
 
 
 def _check_counts(**counts: int) -> None:
