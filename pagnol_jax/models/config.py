@@ -14,8 +14,11 @@ class GPTConfig:
     `num_kv_heads` from 1 (multi-query) over its divisors to `num_heads` (multi-head; the default).
     `d_ff` defaults to 4 * d_model, or the parameter-matched width of a gated activation.
     `parallel`: attention and feed-forward read the same input (GPT-NeoX, Falcon); with `shared_norm` through one norm.
+    `vocab_multiple`: tables and head have rows up to a multiple of this, which no token uses: 128 fills a TPU's lanes
+    and divides over a mesh whatever the tokenizer.
     `unroll`: layers per iteration of the scan over layers; `num_layers` at once is faster on CPU, 1 compiles fastest.
     `remat`: None keeps every activation, 'full' recomputes blocks, 'dots' keeps only matrix products.
+    `attention`: a name in `kernels.KERNELS`; 'auto' is the fused kernel of the accelerator, 'plain' runs anywhere.
     """
 
     vocab_size: int
@@ -38,8 +41,10 @@ class GPTConfig:
     dropout_rate: float = 0.0
     init_stddev: float = 0.02
     dtype: str = "float32"
+    vocab_multiple: int = 1
     unroll: int = 1
     remat: str | None = None
+    attention: str = "auto"
 
     def __post_init__(self) -> None:
         if self.d_model % self.num_heads:
@@ -58,6 +63,10 @@ class GPTConfig:
         return self.num_kv_heads or self.num_heads
 
     @property
+    def padded_vocab(self) -> int:
+        return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
+    @property
     def feed_forward(self) -> int:
         return self.d_ff or self.activation.width(self.d_model)
 
@@ -66,8 +75,8 @@ class GPTConfig:
         return self.use_bias if self.attention_bias is None else self.attention_bias
 
     def parameters(self, embedding: bool = True) -> int:
-        """Number of parameters; without `embedding`, neither token and position tables nor the head are counted
-        (Kaplan et al. 2020, section 2.1)."""
+        """Number of parameters without padding; without `embedding`, neither token and position tables nor the head
+        are counted (Kaplan et al. 2020, section 2.1)."""
         d, f, kv = self.d_model, self.feed_forward, self.kv_heads * self.head_dim
         norm = d * (1 + self.norm_bias)
         attention = 2 * d * d + 2 * d * kv + (2 * d + 2 * kv) * self.qkv_bias
@@ -92,7 +101,7 @@ class GPTConfig:
         """{logical axis: (name, size)} that a mesh has to divide. Key and value heads are not among them: where
         they do not divide they are replicated, as multi-query attention needs."""
         return {
-            "vocab": ("vocab_size", self.vocab_size),
+            "vocab": ("vocab_size", self.padded_vocab),
             "mlp": ("d_ff", self.feed_forward),
             "heads": ("num_heads", self.num_heads),
             "embed": ("d_model", self.d_model),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from pagnol_jax.models.attention import Attention, Cache
 from pagnol_jax.models.config import GPTConfig
-from pagnol_jax.models.layers import Embedding, FeedForward, LayerNorm, parameter
+from pagnol_jax.models.layers import Embedding, FeedForward, LayerNorm, padded, parameter
 from pagnol_jax.models.masks import Mask
 from pagnol_jax.sharding.rules import constrain
 
@@ -48,7 +48,8 @@ class GPT(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        self.token_embedding = Embedding(c.vocab_size, c)
+        padding = c.padded_vocab - c.vocab_size
+        self.token_embedding = Embedding(c.vocab_size, c, padding=padding)
         if c.position.learned:
             self.position_embedding = Embedding(c.max_length, c, axes=(None, "embed"))
         if c.embedding_norm:
@@ -57,8 +58,8 @@ class GPT(nn.Module):
         self.blocks = self.stack()
         self.final_norm = LayerNorm(c, name="final_norm")
         if not c.tie_embeddings:
-            normal = nn.initializers.normal(c.init_stddev)
-            self.head = parameter(self, "head", ("embed", "vocab"), (c.d_model, c.vocab_size), normal)
+            normal = padded(nn.initializers.normal(c.init_stddev), 1, padding)
+            self.head = parameter(self, "head", ("embed", "vocab"), (c.d_model, c.padded_vocab), normal)
 
     def stack(self) -> Any:
         """The blocks as one module, (carry, layers [L], positions, mask) -> (carry, None)."""
@@ -85,7 +86,8 @@ class GPT(nn.Module):
     ) -> tuple[jax.Array, jax.Array, Cache | None]:
         """tokens [B, T] int -> (features [B, T, d_model], head [d_model, V] float32, cache with T more slots filled).
 
-        The logits are `features @ head`; training never makes them whole (see `train.loss`).
+        The logits are `features @ head`, less the columns that pad the vocabulary; training never makes them whole
+        (see `train.loss`).
         """
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
@@ -105,7 +107,7 @@ class GPT(nn.Module):
     def __call__(self, tokens: jax.Array, positions: jax.Array | None = None, mask: Mask | None = None) -> jax.Array:
         """tokens [B, T] -> logits [B, T, V] in float32."""
         features, head, _ = self.features(tokens, positions, mask)
-        return project(features, head)
+        return project(features, head)[..., : self.config.vocab_size]
 
 
 def features(
@@ -127,6 +129,14 @@ def features(
 def project(features: jax.Array, head: jax.Array) -> jax.Array:
     """features [..., d_model], head [d_model, V] -> float32 logits [..., V], multiplied in the dtype of features."""
     return jnp.matmul(features, head.astype(features.dtype), preferred_element_type=jnp.float32)
+
+
+def unpadded(config: GPTConfig, params: Any) -> tuple[GPTConfig, Any]:
+    """The same model without padding of its vocabulary."""
+    tables = {"token_embedding": lambda x: {"embedding": x["embedding"][: config.vocab_size]}}
+    tables["head"] = lambda x: x[:, : config.vocab_size]
+    params = {name: tables[name](value) if name in tables else value for name, value in params.items()}
+    return dataclasses.replace(config, vocab_multiple=1), params
 
 
 def init(config: GPTConfig, key: jax.Array) -> Any:

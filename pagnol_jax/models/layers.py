@@ -18,6 +18,16 @@ def parameter(
     return cast(jax.Array, module.param(name, nn.with_logical_partitioning(initializer, axes), shape))
 
 
+def padded(initializer: Any, axis: int, padding: int) -> Any:
+    """`initializer` of the array without its last `padding` rows along `axis`, which are zeros."""
+
+    def initialize(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        real = [size - padding * (i == axis) for i, size in enumerate(shape)]
+        return jnp.pad(initializer(key, real, dtype), [(0, padding * (i == axis)) for i in range(len(shape))])
+
+    return initialize if padding else initializer
+
+
 class Linear(nn.Module):
     """x [..., *in_shape] -> [..., *out_shape], float32 parameters, computed in `dtype`.
 
@@ -91,19 +101,21 @@ class FeedForward(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Table [num, d_model]; integer ids [...] -> [..., d_model] in the compute dtype."""
+    """Table [num + padding, d_model]; integer ids [...] -> [..., d_model] in the compute dtype."""
 
     num: int
     config: GPTConfig
     axes: tuple[str | None, str] = ("vocab", "embed")
+    padding: int = 0
 
     def setup(self) -> None:
-        normal = nn.initializers.normal(self.config.init_stddev)
-        self.embedding = parameter(self, "embedding", self.axes, (self.num, self.config.d_model), normal)
+        normal = padded(nn.initializers.normal(self.config.init_stddev), 0, self.padding)
+        shape = self.num + self.padding, self.config.d_model
+        self.embedding = parameter(self, "embedding", self.axes, shape, normal)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         return jnp.take(self.embedding, ids, axis=0).astype(self.config.dtype)
 
     def head(self) -> jax.Array:
-        """The table as an output projection [d_model, num] (tied embeddings)."""
+        """The table as an output projection [d_model, num + padding] (tied embeddings)."""
         return self.embedding.T

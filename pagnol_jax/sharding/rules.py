@@ -1,6 +1,7 @@
 """The one table of (logical axis -> mesh axes), and everything derived from it."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -25,8 +26,12 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
 }
 
 
-def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any) -> P:
-    """PartitionSpec of an array with logical `axes`; a mesh axis that does not divide its dimension is left out."""
+def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any = None) -> P:
+    """PartitionSpec of an array with logical `axes` on `mesh`, by default that of `jax.set_mesh`; a mesh axis that
+    does not divide its dimension is left out."""
+    mesh = jax.sharding.get_abstract_mesh() if mesh is None else mesh
+    if mesh.empty:
+        return P(*[None] * len(axes))
     taken: set[str] = set()
     entries: list[Any] = [None] * len(axes)
     for logical, rule in RULES.items():
@@ -51,6 +56,25 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     if mesh.empty or mesh.size == 1:
         return x
     return jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
+
+
+def mesh_axes(spec: P) -> tuple[str, ...]:
+    """The mesh axes that split anything under `spec`."""
+    return tuple(name for entry in spec if entry for name in ((entry,) if isinstance(entry, str) else entry))
+
+
+def sharded(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`function` of every device's own part of the arguments, where `jax.set_mesh` has set several devices."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def platform() -> str:
+    """'cpu', 'gpu' or 'tpu': of the mesh set by `jax.set_mesh`, whether its devices are at hand or not."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def is_split(axis: str) -> bool:

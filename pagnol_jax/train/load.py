@@ -29,7 +29,7 @@ def load_run(path: str | Path) -> tuple[GPTConfig, Any, Path]:
         try:
             with quiet_reading():
                 params = _params(folder.checkpoints.absolute() / str(step), config)
-            return config, params, folder.tokenizer
+            return *gpt.unpadded(config, params), folder.tokenizer
         except Exception as error:  # whatever orbax, tensorstore or a checksum find wrong with it
             damage = f"step {step}: {one_line(error)}"
     raise UserError(f"{folder.path}: no checkpoint can be read ({damage})")

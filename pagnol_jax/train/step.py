@@ -105,7 +105,7 @@ def batch_loss(model: GPTConfig, params: Any, batch: Batch, key: jax.Array | Non
     """Sums of the loss over a batch; `key` switches dropout on."""
     inputs, targets, segment_ids, positions, weights = (jnp.asarray(x) for x in batch)
     features, head, _ = gpt.features(model, params, inputs, positions, Mask(segment_ids), dropout_key=key)
-    return cross_entropy(features, head, targets, weights, z_loss)
+    return cross_entropy(features, head, targets, weights, z_loss, model.vocab_size)
 
 
 def accumulate(

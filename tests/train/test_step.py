@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from pagnol_jax.data.batches import Batch, packed
 from pagnol_jax.errors import UserError
-from pagnol_jax.models import activations, positions
+from pagnol_jax.models import activations, gpt, positions
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.sharding import mesh as meshes
 from pagnol_jax.sharding import rules
@@ -126,3 +126,20 @@ def test_a_mesh_that_does_not_divide_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="8 devices"):
         meshes.make_mesh(3, 1, 1, 1)
     assert meshes.make_mesh(1, -1, 2, 1).shape["fsdp"] == 4
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_padded_vocabulary_changes_nothing(tie: bool) -> None:
+    """64 tokens in tables of 80 rows: the loss, every gradient, and nothing for the rows that no token uses."""
+    model = dataclasses.replace(MODEL, tie_embeddings=tie)
+    padded_model = dataclasses.replace(model, vocab_multiple=40)
+    assert padded_model.padded_vocab == 80
+    assert padded_model.parameters() == model.parameters()
+    expected, found = one_step(model, (1, 1, 1, 1)), one_step(padded_model, (2, 2, 2, 1))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    assert not found[2]["token_embedding"]["embedding"][64:].any()
+    assert tie or not found[2]["head"][:, 64:].any()
+    config, trimmed = gpt.unpadded(padded_model, found[2])
+    assert config == model
+    for a, b in zip(jax.tree.leaves(trimmed), jax.tree.leaves(expected[2]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5 * np.abs(b).max() + 1e-8)
