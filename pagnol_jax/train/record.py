@@ -26,7 +26,7 @@ PACKAGES = ("pagnol_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", 
 # What a resumed run must share with its folder; anything else (more steps, other evaluations) may change.
 IDENTITY = ("model", "tokenizer", "corpora", "rates", "length", "tokens_per_step", "seed", "batches")
 # How a model is run, not what it is.
-EXECUTION = ("unroll", "remat")
+EXECUTION = ("unroll", "remat", "attention")
 
 
 def versions() -> dict[str, str]:

@@ -134,7 +134,7 @@ def test_long_sequences_in_query_blocks_equal_one_block(monkeypatch: pytest.Monk
     params, ids = make(config), tokens(2, 12)
     segments = Mask(jnp.array([[1] * 7 + [2] * 5] * 2))
     whole = logits(config, params, ids, mask=segments)
-    monkeypatch.setattr("pagnol_jax.models.attention.QUERY_BLOCK", 5)
+    monkeypatch.setattr("pagnol_jax.models.kernels.plain.QUERY_BLOCK", 5)
     np.testing.assert_allclose(whole, logits(config, params, ids, mask=segments), rtol=1e-5, atol=1e-5)
 
 
