@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # imported when the command runs, so that `pagnol --help` stays quick
     from pagnol_jax.convert.formats import Weights
 
-FORMATS = ("pagnol", "huggingface", "lairgpt")
+FORMATS = ("pagnol", "huggingface", "lairgpt", "t5x")
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """Adds `convert`."""
     parser = subparsers.add_parser(
         "convert",
-        help="exchange weights with LairGPT and Hugging Face",
+        help="exchange weights with LairGPT, Hugging Face and t5x",
         description="Converts a run folder, a pagnol folder, a Hugging Face folder (GPT-2, GPT-NeoX, BLOOM, "
-        "Falcon) or a LairGPT .pt file; SOURCE tells its format by itself.",
+        "Falcon), a t5x MODEL_DIR or a LairGPT .pt file; SOURCE tells its format by itself. A run folder given to t5x "
+        "keeps its optimiser and its step: t5x goes on from it.",
         epilog="example: pagnol convert runs/demo exported --to huggingface",
     )
     parser.add_argument("source", type=Path, metavar="SOURCE", help="folder or .pt file to read")
@@ -35,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
     origin, weights = read(args.source, args.num_heads)
     print(f"read {args.source} ({origin}): {describe(weights)}")
     to = formats.FORMATS[args.to]
-    detail = to.write(args.dest, weights)
+    whole = origin == "run" and args.to == "t5x"
+    detail = write_state(args.source, args.dest, weights) if whole else to.write(args.dest, weights)
     print(f"wrote {args.dest} ({to.title}{detail and ' ' + detail})")
 
 
@@ -50,6 +52,16 @@ def read(source: Path, num_heads: int | None) -> tuple[str, Weights]:
         return "run", formats.Weights(config, params, tokenizer.read_text("utf-8") if tokenizer.exists() else None)
     format = formats.detect(source)
     return format.title, format.read(source, num_heads)
+
+
+def write_state(source: Path, dest: Path, weights: Weights) -> str:
+    """A run's whole state as t5x's checkpoint; returns what it holds."""
+    from pagnol_jax.convert import t5x
+    from pagnol_jax.train.load import load_state
+
+    state = load_state(source)
+    progress = t5x.Progress(state.step, state.optimizer)
+    return t5x.write(dest, state.config, state.params, weights.tokenizer, progress)
 
 
 def describe(weights: Weights) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pagnol_jax.convert import huggingface, lairgpt
+from pagnol_jax.convert import huggingface, lairgpt, t5x
 from pagnol_jax.errors import UserError
 from pagnol_jax.models import store
 from pagnol_jax.models.config import GPTConfig
@@ -83,10 +83,21 @@ def _write_lairgpt(dest: Path, weights: Weights) -> str:
     return "state dictionary"
 
 
+def _read_t5x(source: Path, num_heads: int | None) -> Weights:
+    return Weights(*t5x.read(source))
+
+
+def _write_t5x(dest: Path, weights: Weights) -> str:
+    return t5x.write(dest, *weights)
+
+
 FORMATS = {
-    "pagnol": Format("pagnol", lambda p: (p / store.CONFIG).is_file(), _read_pagnol, _write_pagnol),
+    "pagnol": Format(
+        "pagnol", lambda p: (p / store.CONFIG).is_file() and not t5x.is_at(p), _read_pagnol, _write_pagnol
+    ),
     "huggingface": Format(
         "Hugging Face", lambda p: (p / "config.json").is_file(), _read_huggingface, _write_huggingface
     ),
     "lairgpt": Format("LairGPT", lambda p: p.is_file(), _read_lairgpt, _write_lairgpt),
+    "t5x": Format("t5x", t5x.is_at, _read_t5x, _write_t5x),
 }
