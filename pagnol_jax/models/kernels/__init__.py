@@ -1,6 +1,7 @@
 """The kernels behind `attend`. Which one runs is a name in a table, and the platform that is compiled for."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 
@@ -8,9 +9,6 @@ from pagnol_jax.errors import UserError
 from pagnol_jax.models.kernels import plain
 from pagnol_jax.models.kernels.sharded import Kernel, LocalKernel, sharded
 from pagnol_jax.models.masks import Mask
-
-# A block of a fused kernel holds 128 slots: under that, the whole score matrix is smaller than one.
-SHORTEST = 128
 
 
 def platform() -> str:
@@ -20,31 +18,42 @@ def platform() -> str:
     return device.platform if device else jax.default_backend()
 
 
-def _tpu(interpret: bool) -> LocalKernel:
+def _tpu(query: jax.Array, interpret: bool = False) -> LocalKernel | None:
+    # A block has 128 slots: a shorter sequence would be padded to more than its whole matrix of scores.
+    if query.shape[1] < 128:
+        return None
     from pagnol_jax.models.kernels import tpu  # Pallas takes a second to import
 
     return functools.partial(tpu.attend, interpret=interpret)
 
 
-# A CPU interprets the TPU's kernels: exact and slow, for tests.
-FUSED = {
-    "tpu": functools.partial(_tpu, False),
-    "cpu": functools.partial(_tpu, True),
+def _gpu(query: jax.Array) -> LocalKernel | None:
+    from pagnol_jax.models.kernels import cudnn
+
+    return cudnn.attend if cudnn.takes(query) else None
+
+
+# By platform: the kernel for queries [B, T, H, D] of this kind on one device, or None where it takes none such.
+# A CPU interprets the TPU's kernels, exact and slow: for tests.
+FUSED: dict[str, Callable[[jax.Array], LocalKernel | None]] = {
+    "tpu": _tpu,
+    "gpu": _gpu,
+    "cpu": functools.partial(_tpu, interpret=True),
 }
 
 
 def fused(query: jax.Array, key: jax.Array, value: jax.Array, mask: Mask, slopes: jax.Array | None = None) -> jax.Array:
-    """`attend` without a [T, T] array, by the kernel of the current platform on every device of the current mesh.
-
-    Prefix masks and ALiBi, which splash attention does not know, go the plain way."""
-    short = query.shape[1] < SHORTEST or slopes is not None or mask.bidirectional is not None
-    attend = plain.attend if short else sharded(FUSED[platform()]())
-    return attend(query, key, value, mask, slopes)
+    """`attend` by the kernel of the current platform on every device of the current mesh; plain where it takes no
+    queries of this kind. Raises UserError on a platform without one."""
+    if platform() not in FUSED:
+        raise UserError(f"no fused attention on {platform()!r}: set attention to 'plain'")
+    local = FUSED[platform()](query)
+    return (sharded(local) if local else plain.attend)(query, key, value, mask, slopes)
 
 
 def auto(query: jax.Array, key: jax.Array, value: jax.Array, mask: Mask, slopes: jax.Array | None = None) -> jax.Array:
-    """`fused` on accelerators; on a CPU `plain`, which is faster than an interpreter."""
-    return (fused if platform() == "tpu" else plain.attend)(query, key, value, mask, slopes)
+    """`fused` on TPUs and GPUs, `plain` elsewhere."""
+    return (fused if platform() in {"tpu", "gpu"} else plain.attend)(query, key, value, mask, slopes)
 
 
 KERNELS: dict[str, Kernel] = {"auto": auto, "fused": fused, "plain": plain.attend}

@@ -1,5 +1,7 @@
 """Lengths and block sizes that the TPU's kernels take."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -22,3 +24,52 @@ def pad(x: jax.Array, length: int, axis: int) -> jax.Array:
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, length - x.shape[axis])
     return jnp.pad(x, widths) if any(after for _, after in widths) else x
+
+
+class Spans(NamedTuple):
+    """Which blocks of the other side each block meets: low..high, int32 [B * n] each, every other one masked whole.
+
+    `offset` int32 [1] is the slot of the first query.
+    """
+
+    offset: jax.Array
+    low: jax.Array
+    high: jax.Array
+
+
+def spans(
+    query_tags: jax.Array | None,
+    key_tags: jax.Array | None,
+    offset: jax.Array | int,
+    shape: tuple[int, int, int],
+    sizes: tuple[int, int],
+) -> tuple[Spans, Spans]:
+    """Spans of keys for each block of queries, and of queries for each block of keys.
+
+    `shape` is (B, T, S), `sizes` the slots of a block of queries and of keys. A block lies in the future of another
+    unless both hold prefix slots; blocks whose segments' ranges are apart never meet.
+    """
+    batch, length, slots = shape
+    first_query = offset + jnp.arange(0, length, sizes[0])
+    near = jnp.arange(0, slots, sizes[1])[None, :] < first_query[:, None] + sizes[0]  # [blocks, blocks]
+    near = near[None]
+    if query_tags is not None and key_tags is not None:
+        least, most, prefix = _summary(query_tags, sizes[0])
+        key_least, key_most, key_prefix = _summary(key_tags, sizes[1])
+        near |= prefix[:, :, None] & key_prefix[:, None, :]
+        near &= (least[:, :, None] <= key_most[:, None, :]) & (key_least[:, None, :] <= most[:, :, None])
+    near = jnp.broadcast_to(near, (batch, *near.shape[1:]))
+    start = jnp.asarray(offset, jnp.int32)[None]
+    return Spans(start, *_ends(near)), Spans(start, *_ends(near.swapaxes(1, 2)))
+
+
+def _summary(tags: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Least and greatest segment and whether there is a prefix slot, of every block: [B, n] each."""
+    tags = tags.reshape(tags.shape[0], -1, size)
+    return (tags >> 1).min(axis=2), (tags >> 1).max(axis=2), (tags & 1).max(axis=2) > 0
+
+
+def _ends(near: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """First and last true of near [B, m, n] along n, int32 [B * m]; all of n where nothing is true."""
+    low, after = jnp.argmax(near, axis=2), jnp.argmax(near[:, :, ::-1], axis=2)
+    return low.astype(jnp.int32).ravel(), (near.shape[2] - 1 - after).astype(jnp.int32).ravel()

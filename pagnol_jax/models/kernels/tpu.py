@@ -2,7 +2,7 @@
 
 import jax
 
-from pagnol_jax.models.kernels import splash
+from pagnol_jax.models.kernels import flash, splash
 from pagnol_jax.models.masks import Mask
 
 
@@ -17,4 +17,6 @@ def attend(
 ) -> jax.Array:
     """A `LocalKernel`. `interpret` runs the kernels' programs on a CPU."""
     query = query * query.shape[-1] ** -0.5
-    return splash.attend(query, key, value, mask.segment_ids, offset, interpret)
+    if slopes is None and mask.bidirectional is None and splash.takes(query.shape[1], key.shape[1]):
+        return splash.attend(query, key, value, mask.segment_ids, offset, interpret)
+    return flash.attend(query, key, value, mask, slopes, offset, interpret)
