@@ -28,6 +28,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck tpu_scripts/*.sh
 
 # One rule for both: .data is what the demonstration needs, .dev adds torch, transformers and the checkers.
 $(VENV)/.data $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)
