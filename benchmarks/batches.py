@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.machine import describe, save
 from pagnol_jax.cli import gin_files
-from pagnol_jax.data.batches import MixtureBatches
+from pagnol_jax.data.batches import MixtureBatches, ahead
 from pagnol_jax.data.mixture import Mixture
 from pagnol_jax.data.prepare import prepare
 from pagnol_jax.data.store import Cache
@@ -69,8 +69,8 @@ def seqio_batches(name: str, pattern: str, vocab_size: int, pack: bool) -> Itera
 
 def our_batches(batches: MixtureBatches) -> Iterator[np.ndarray]:
     """Our batches, made ahead by a thread as training has them."""
-    with batches.prefetch() as ahead:
-        for batch in ahead:
+    with ahead(batches.batch) as made:
+        for batch in made:
             yield batch.weights
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pagnol_jax.cli import gin_files
-from pagnol_jax.cli.train import train_from_gin
+from pagnol_jax.cli.train import add_host_arguments, among_hosts, train_from_gin
 from pagnol_jax.errors import UserError
 
 
@@ -19,12 +19,19 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog="example: pagnol ladder --gin_file gin/ladders/demo.gin --output runs/demo",
     )
     gin_files.add_arguments(parser)
+    add_host_arguments(parser)
     parser.add_argument("--output", help="folder of the runs (default: runs/<name of the gin file>)")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Exit status of the first rung that did not finish, else 0."""
+    with among_hosts(args):
+        return train_rungs(args)
+
+
+def train_rungs(args: argparse.Namespace) -> int:
+    """Trains the rungs in order, up to the first that does not finish, whose exit status it returns."""
     gin_files.parse(args.gin_file, args.gin_bindings, whole=False)
     output = Path(args.output or f"runs/{Path(args.gin_file[0]).stem}")
     for name, cells in rungs(args.gin_file[0]).items():

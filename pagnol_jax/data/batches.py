@@ -122,14 +122,6 @@ class MixtureBatches:
             rows[: count - first] = spread[first : first + self.batch_size]
             yield self._in_order(stream, rows[lo:hi])
 
-    @contextlib.contextmanager
-    def prefetch(
-        self, start_step: int = 0, depth: int = 2, lo: int = 0, hi: int | None = None
-    ) -> Iterator[Iterator[Batch]]:
-        """The batches from `start_step` on without end, up to `depth` of them made ahead by a thread."""
-        with contextlib.closing(_ahead(lambda step: self.batch(step, lo, hi), start_step, depth)) as batches:
-            yield batches
-
     def passes(self, step: int) -> dict[str, float]:
         """How often each corpus has been read, on average, in the `step` batches from 0 on."""
         shares = self.schedule.counts / len(self.schedule.corpus)
@@ -205,6 +197,13 @@ def _rounded(shares: list[float], period: int) -> np.ndarray:
 
 def _key(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+
+
+@contextlib.contextmanager
+def ahead(make: Callable[[int], Batch], start_step: int = 0, depth: int = 2) -> Iterator[Iterator[Batch]]:
+    """What `make` gives for the steps from `start_step` on without end, up to `depth` of them ahead, in a thread."""
+    with contextlib.closing(_ahead(make, start_step, depth)) as batches:
+        yield batches
 
 
 def _ahead(make: Callable[[int], Batch], step: int, depth: int) -> Generator[Batch]:

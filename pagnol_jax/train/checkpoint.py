@@ -12,15 +12,18 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 
 from pagnol_jax.errors import UserError
+from pagnol_jax.train import hosts
 from pagnol_jax.train.step import State
 
+T = TypeVar("T")
 LONGEST = 200  # characters of an error message
 
 
@@ -33,8 +36,20 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
         ButAbandonedReads.install()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=True)
         self.folder = folder.absolute()
+        if hosts.first():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        hosts.exchange()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=True,
+            create=False,
+            # With the processes named, orbax waits for the other hosts without a program on the devices, which from
+            # its threads might meet those of the loop in another order on another host.
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                active_processes=set(range(jax.process_count())) if hosts.several() else None
+            ),
+        )
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "note"))
 
     def save(self, state: State, data: dict[str, Any]) -> None:
@@ -66,6 +81,11 @@ class Checkpoints:
         kept = ocp.utils.checkpoint_steps(self.folder)
         return f"the last good one is step {max(kept)}" if kept else "there is none yet"
 
+    def advice(self) -> str:
+        """What the same command would do now, in words."""
+        kept = ocp.utils.checkpoint_steps(self.folder)
+        return f"the same command goes on from step {max(kept)}" if kept else "the same command starts anew"
+
     def restore(self, abstract: State) -> tuple[State, dict[str, Any]] | None:
         """The newest checkpoint that is whole, on the shardings of `abstract`, and its note; None if there is none.
 
@@ -74,37 +94,66 @@ class Checkpoints:
         then, or if they hold another kind of state (another optimiser, say).
         """
         damaged: list[int] = []
-        for step in sorted(self.manager.all_steps(), reverse=True):
-            try:
-                with quiet_reading():
-                    restored = self._restore(step, abstract)
-            except UserError:
-                raise
-            except Exception as error:  # whatever orbax, tensorstore or a checksum find wrong with it
-                damaged.append(step)
-                print(f"pagnol: checkpoint {step} is damaged: {one_line(error)}", file=sys.stderr)
-            else:
+        for step in json.loads(hosts.exchange(json.dumps(sorted(self.manager.all_steps(), reverse=True)))[0]):
+            restored, why = self._restore(step, abstract)
+            if restored is not None:
                 self._set_aside(damaged)
                 return restored
+            damaged.append(step)
+            if hosts.first():
+                print(f"pagnol: checkpoint {step} is damaged: {why}", file=sys.stderr)
         if damaged:
             raise UserError(f"no checkpoint under {self.folder} can be read; without it the run starts anew")
         return None
 
-    def _restore(self, step: int, abstract: State) -> tuple[State, dict[str, Any]]:
-        note = verified(self.manager.restore(step, args=ocp.args.Composite(note=ocp.args.JsonRestore())).note)
+    def _restore(self, step: int, abstract: State) -> tuple[tuple[State, dict[str, Any]] | None, str]:
+        """A checkpoint, or None and what is wrong with it; the same on every host."""
+        note, why = together(lambda: self._note(step))
+        if note is None:
+            return None, why
         if note["layout"] != layout(abstract):
             raise UserError(f"checkpoint {step} of {self.folder} holds another model or optimiser than configured")
-        state = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract))).state
-        compare(note["checksums"], checksums(state))
-        return state, note
+        state, why = together(lambda: self._state(step, abstract))
+        if state is None:
+            return None, why
+        _, why = together(lambda: compare(note["checksums"], checksums(state)))
+        return (None if why else (state, note)), why
+
+    def _note(self, step: int) -> dict[str, Any]:
+        return verified(json.loads((self.folder / str(step) / "note" / "metadata").read_text(encoding="utf-8")))
+
+    def _state(self, step: int, abstract: State) -> State:
+        # Orbax's managers wait for all hosts, and for ever for one whose part is damaged; their handlers do not.
+        return ocp.StandardCheckpointHandler().restore(
+            epath.Path(self.folder / str(step) / "state"), args=ocp.args.StandardRestore(abstract)
+        )
 
     def _set_aside(self, steps: list[int]) -> None:
         folder = self.folder.parent / "damaged"
-        for step in steps:
-            folder.mkdir(exist_ok=True)
-            shutil.rmtree(folder / str(step), ignore_errors=True)
-            shutil.move(self.folder / str(step), folder / str(step))
+        if hosts.first():
+            for step in steps:
+                folder.mkdir(exist_ok=True)
+                shutil.rmtree(folder / str(step), ignore_errors=True)
+                shutil.move(self.folder / str(step), folder / str(step))
+        hosts.exchange()
         self.manager.reload()
+
+
+def together(action: Callable[[], T]) -> tuple[T | None, str]:
+    """What `action` gives, or None on every host, and what is wrong, if it fails on any of them."""
+    result, why = None, ""
+    try:
+        with quiet_reading():
+            result = action()
+    except Exception as error:  # whatever orbax, tensorstore or a checksum find wrong with it
+        if hosts.lost_by_collective(error):
+            raise
+        why = one_line(error) or type(error).__name__
+    wrong = [(index, told) for index, told in enumerate(hosts.exchange(why)) if told]
+    if not wrong:
+        return result, ""
+    index, told = wrong[0]
+    return None, f"host {index}: {told}" if index else told
 
 
 class ButAbandonedReads:

@@ -5,23 +5,33 @@ import contextlib
 import signal
 import sys
 import time
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from pagnol_jax.data.batches import Batch, MixtureBatches
+from pagnol_jax.data.batches import MixtureBatches
 from pagnol_jax.errors import UserError
+from pagnol_jax.train import hosts
 from pagnol_jax.train.checkpoint import Checkpoints, all_finite
-from pagnol_jax.train.interrupt import Interrupt
+from pagnol_jax.train.interrupt import Ballot, Interrupt
 from pagnol_jax.train.peak import matmul_peak_flops
-from pagnol_jax.train.record import Log, RunFolder
+from pagnol_jax.train.record import Log, NoLog, RunFolder
+from pagnol_jax.train.rows import Rows
 from pagnol_jax.train.step import Metrics, State, Steps
 
 # Steps handed to the device before the host reads the metrics of the first of them.
 AHEAD = 2
+
+
+class Pending(NamedTuple):
+    """A step handed to the device. votes: whether hosts were told to stop, where there are several."""
+
+    step: int
+    metrics: Metrics
+    votes: jax.Array | None
 
 
 class Loop:
@@ -55,7 +65,10 @@ class Loop:
         self.flops_per_token, self.schedule, self.dtype = flops_per_token, schedule, dtype
         self.tokens_per_step = data.batch_size * data.length
         self.checkpoints = Checkpoints(folder.checkpoints, keep)
-        self.pending: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self.rows = Rows(data, steps.batch_sharding)
+        self.ballot = Ballot(mesh) if hosts.several() else None
+        self.pending: collections.deque[Pending] = collections.deque()
+        self.stop: signal.Signals | None = None
         self.identity = {"fingerprint": data.fingerprint, "tokens_per_step": self.tokens_per_step}
 
     def run(self, seed: int) -> signal.Signals | None:
@@ -71,17 +84,24 @@ class Loop:
 
     def _run(self, seed: int) -> signal.Signals | None:
         with jax.set_mesh(self.mesh), Interrupt() as interrupt, contextlib.ExitStack() as opened:
-            opened.callback(self.checkpoints.close)
+            opened.push(self._close)
             state = self.start(seed)
             start = int(state.step)
-            self.folder.cut_back(start)
             # Before the log: TensorBoard's process is busy with its imports for seconds.
-            peak = matmul_peak_flops(self.dtype) * (self.mesh.size if jax.default_backend() != "cpu" else 1)
-            self.log = Log(self.folder)
+            each = jax.process_count() if jax.default_backend() == "cpu" else self.mesh.size
+            peak = matmul_peak_flops(self.dtype) * each
+            if hosts.first():
+                self.folder.cut_back(start)
+            self.log = Log(self.folder) if hosts.first() else NoLog()
             opened.callback(self.log.close)
             self.bar = Progress(self.folder.path.name, start, self.total_steps, self.tokens_per_step, peak)
             opened.callback(self.bar.close)
             return self._train(state, start, interrupt)
+
+    def _close(self, *error: object) -> None:
+        """Waits for the last save; but not after an error on one of several hosts, for which the others wait."""
+        if error == (None, None, None) or not hosts.several():
+            self.checkpoints.close()
 
     def start(self, seed: int) -> State:
         """The newest whole checkpoint, or a fresh state."""
@@ -91,23 +111,29 @@ class Loop:
         state, note = restored
         if note["data"] != self.identity:
             raise UserError(f"{self.folder.path}: its checkpoints were trained on other data or batches")
-        print(f"pagnol: {self.folder.path.name} resumes at step {int(state.step)}", file=sys.stderr)
+        if hosts.first():
+            print(f"pagnol: {self.folder.path.name} resumes at step {int(state.step)}", file=sys.stderr)
         return state
 
     def _train(self, state: State, start: int, interrupt: Interrupt) -> signal.Signals | None:
-        with self.data.prefetch(start) as batches:
+        hosts.on_loss(self.checkpoints.advice)
+        with self.rows.batches(start) as batches:
             for step in range(start, self.total_steps):
-                state, metrics = self.steps.train(state, self.put(next(batches)))
-                self.pending.append((step + 1, metrics))
+                state, metrics = self.steps.train(state, self.rows.put(next(batches)))
+                votes = self.ballot.cast(interrupt.signal) if self.ballot else None
+                self.pending.append(Pending(step + 1, metrics, votes))
                 while len(self.pending) > AHEAD:
-                    self._record(*self.pending.popleft())
-                stop = interrupt.signal  # read once: one that comes later is seen after the next step
+                    self._record(self.pending.popleft())
+                if not self.ballot:
+                    self.stop = interrupt.signal  # read once: one that comes later is seen after the next step
+                stop = self.stop
                 self._after(step + 1, state, stop is not None)
                 if stop:
                     self.checkpoints.wait()
                     return stop
         self.checkpoints.wait()
-        return interrupt.signal  # one that came during the last evaluation ends a ladder too
+        # One that came during the last evaluation ends a ladder too.
+        return self.ballot.count(self.ballot.cast(interrupt.signal)) if self.ballot else interrupt.signal
 
     def _after(self, done: int, state: State, stop: bool) -> None:
         """Evaluation and checkpoint, where due; metrics are written before the checkpoint that follows them.
@@ -120,7 +146,7 @@ class Loop:
         if not (evaluate or checkpoint):
             return
         while self.pending:
-            self._record(*self.pending.popleft())
+            self._record(self.pending.popleft())
         if not all_finite(state.params):
             self._diverged(done, "a parameter that is not finite")
         if evaluate:
@@ -129,13 +155,12 @@ class Loop:
             self.log.flush()
             self.checkpoints.save(state, self.identity)
 
-    def put(self, batch: Batch) -> Batch:
-        """A host's rows of a batch as global arrays on the mesh."""
-        sharding = self.steps.batch_sharding
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
-
-    def _record(self, step: int, metrics: Metrics) -> None:
-        loss, z_loss, norm = (float(m) for m in jax.device_get(metrics))
+    def _record(self, pending: Pending) -> None:
+        step = pending.step
+        (loss, z_loss, norm), votes = jax.device_get((pending.metrics, pending.votes))
+        loss, z_loss, norm = float(loss), float(z_loss), float(norm)
+        if votes is not None:
+            self.stop = self.stop or Ballot.count(votes)
         if not np.isfinite(loss) or not np.isfinite(norm):
             self._diverged(step, f"loss {loss} (gradient norm {norm})")
         tokens = step * self.tokens_per_step
@@ -148,14 +173,16 @@ class Loop:
 
     def _diverged(self, step: int, what: str) -> NoReturn:
         kept = self.folder.path / "diverged" / f"step_{step}.npz"
-        kept.parent.mkdir(exist_ok=True)
-        np.savez(kept, **self.data.batch(step - 1)._asdict())
+        self.checkpoints.wait()
+        if hosts.first():
+            kept.parent.mkdir(exist_ok=True)
+            np.savez(kept, **self.data.batch(step - 1)._asdict())
         raise UserError(f"{what} at step {step}; its batch is kept in {kept}")
 
     def _evaluate(self, step: int, state: State) -> None:
         for corpus in self.data.corpora:
-            batches = self.data.validation(corpus, self.evaluate_windows)
-            sums = [self.steps.evaluate(state.params, self.put(batch)) for batch in batches]
+            batches = self.rows.validation(corpus, self.evaluate_windows)
+            sums = [self.steps.evaluate(state.params, self.rows.put(batch)) for batch in batches]
             total = jax.tree.map(lambda *x: float(np.sum(x)), *jax.device_get(sums))
             nats = total.nats / total.weight
             line = {"step": step, "tokens": step * self.tokens_per_step, "split": "validation", "corpus": corpus}
@@ -169,7 +196,8 @@ class Progress:
     """The bar: loss, tokens per second and share of the machine's matmul peak, over the last seconds."""
 
     def __init__(self, name: str, start: int, total: int, tokens_per_step: int, peak_flops: float) -> None:
-        self.bar = tqdm(total=total, initial=start, desc=name, unit="step", dynamic_ncols=True, mininterval=0.5)
+        shown = {"dynamic_ncols": True, "mininterval": 0.5, "disable": not hosts.first()}
+        self.bar = tqdm(total=total, initial=start, desc=name, unit="step", **shown)
         self.tokens_per_step, self.peak = tokens_per_step, peak_flops
         self.latest: dict[str, str] = {}
         self.times = collections.deque([(start, time.perf_counter())], maxlen=32)

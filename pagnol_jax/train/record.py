@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pagnol_jax.errors import UserError
+from pagnol_jax.train import hosts
 from pagnol_jax.train.tensorboard import TensorBoard
 
 PACKAGES = ("pagnol_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -82,6 +83,27 @@ class RunFolder:
             except BlockingIOError:
                 raise UserError(f"{self.path}: another process is training here") from None
             yield
+
+    @contextlib.contextmanager
+    def shared(self, record: dict[str, Any], tokenizer: Path, config: str) -> Iterator[None]:
+        """The folder locked and opened by the first host, and seen by all of them.
+
+        Raises UserError as `locked` and `open` do, and for a folder that is not the same on every host.
+        """
+        with self.locked() if hosts.first() else contextlib.nullcontext():
+            if hosts.first():
+                self.open(record, tokenizer, config)
+            hosts.exchange()
+            ours, *theirs = hosts.exchange(self._seen())
+            if other := [str(index) for index, seen in enumerate(theirs, start=1) if seen != ours]:
+                where = f"{self.path} is not the same folder on host {', '.join(other)} as on host 0"
+                raise UserError(f"{where}: it must lie on storage that all hosts share")
+            yield
+
+    def _seen(self) -> str:
+        """run.json as this host reads it."""
+        path = self.path / "run.json"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def open(self, record: dict[str, Any], tokenizer: Path, config: str) -> None:
         """Writes what the run is, or checks that what the folder holds is the same experiment.
@@ -147,3 +169,11 @@ class Log:
             for file in self._files.values():
                 closing.callback(file.close)
             self.flush()
+
+
+class NoLog:
+    """The log of a host that leaves writing to the first."""
+
+    def write(self, file: str, prefix: str, line: dict[str, Any]) -> None: ...
+    def flush(self) -> None: ...
+    def close(self) -> None: ...

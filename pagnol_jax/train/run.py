@@ -14,6 +14,7 @@ from pagnol_jax.errors import UserError
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.sharding import rules
 from pagnol_jax.sharding.mesh import make_mesh
+from pagnol_jax.train import hosts
 from pagnol_jax.train.loop import Loop
 from pagnol_jax.train.optimizer import Optimizer
 from pagnol_jax.train.record import RunFolder, versions
@@ -50,7 +51,8 @@ def train(
     """
     _check_counts(total_steps=total_steps)
     _check_counts(evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every)
-    data = open_batches(mixture, batch_size=batch_size, length=length, seed=seed)
+    # The first host builds the cache if need be; the others open it, or build their own where they do not share it.
+    data = hosts.first_before_others(lambda: open_batches(mixture, batch_size=batch_size, length=length, seed=seed))
     config, devices, steps = build(
         data.vocab_size,
         jax.devices(),
@@ -65,8 +67,8 @@ def train(
     )
     folder = RunFolder(run_dir)
     record = describe(folder.path.name, config, mixture, data, optimizer, devices, total_steps)
-    with folder.locked():
-        folder.open(record, data.cache.folder / "tokenizer.json", config_text())
+    hosts.same(record)
+    with folder.shared(record, data.cache.folder / "tokenizer.json", config_text()):
         loop = Loop(
             steps,
             data,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toy_cache import SEP, stream_of, write_cache
 
-from pagnol_jax.data.batches import MixtureBatches, interleave, packed
+from pagnol_jax.data.batches import MixtureBatches, ahead, interleave, packed
 from pagnol_jax.errors import UserError
 
 T = 16
@@ -159,12 +159,12 @@ def test_validation_in_hosts(toy):
         assert same([np.concatenate(part) for part in zip(low, high, strict=True)], whole)
 
 
-def test_prefetch_is_the_batches_and_hands_on_errors(batches):
-    with batches.prefetch(start_step=11, depth=3) as ahead:
-        for step, batch in zip(range(11, 16), ahead, strict=False):
+def test_ahead_is_the_batches_and_hands_on_errors(batches):
+    with ahead(batches.batch, 11, depth=3) as made:
+        for step, batch in zip(range(11, 16), made, strict=False):
             assert same(batch, batches.batch(step))
-    with pytest.raises(IndexError), batches.prefetch(0, lo=0, hi=-3) as ahead:
-        next(itertools.islice(ahead, 0, 1)).inputs[5]
+    with pytest.raises(IndexError), ahead(lambda step: batches.batch(step, 0, -3)) as made:
+        next(itertools.islice(made, 0, 1)).inputs[5]
 
 
 def test_any_step_costs_the_same(batches):
