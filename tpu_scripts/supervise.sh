@@ -6,14 +6,15 @@ usage() {
   cat <<TEXT
 usage: $SCRIPT --name NAME --accelerator-type TYPE [options] -- COMMAND [ARGUMENT ...]
 
-Creates the TPU if there is none, sets it up, starts COMMAND and watches. When the TPU is preempted,
-suspended or fails, it is deleted and created again and the same COMMAND is started: pagnol train
-goes on from its last checkpoint, so --run_dir should be in gs://. Ends when the run has finished or
-failed by itself. Ctrl-C ends the watching, not the run; the same line takes it up again.
+Creates the TPU if there is none, sets it up, starts COMMAND and watches. When the TPU is
+preempted, suspended or fails, it is deleted and created again and the same COMMAND is started:
+pagnol train goes on from its last checkpoint, so --run_dir should be in gs://. Ends when the run
+has finished or failed by itself. Ctrl-C ends the watching, not the run; the same line takes it up
+again.
 
   --max-restarts N     give up after so many (default: 20)
-  --backoff SECONDS    before the first restart; doubles until the run is seen alive, to half an hour
-                       at most (default: 30)
+  --backoff SECONDS    before the first restart; doubles until the run is seen alive, to half an
+                       hour at most (default: 30)
   --poll SECONDS       between looks at the TPU and the run (default: 60)
   --delete-at-end      delete the TPU when the run has finished or failed
   --yes                do not ask before creating for the first time

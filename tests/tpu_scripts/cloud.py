@@ -1,4 +1,4 @@
-"""A cloud in a folder: the scripts run against stand-ins of gcloud, tmux, uv and pagnol, and nothing else is on PATH."""
+"""A cloud in a folder: the scripts run against stand-ins of gcloud, tmux, uv and pagnol, on a PATH of their own."""
 
 import json
 import os
@@ -6,11 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[2] / "tpu_scripts"
 STAND_INS = Path(__file__).parent / "stand_ins"
-TOOLS = ["awk", "basename", "bash", "cat", "date", "dirname", "env", "git", "grep", "gzip", "head", "hostname", "ln", "mkdir", "mktemp", "mv", "rm", "sed", "sh", "sleep", "sort", "tail", "tar", "touch"]
+TOOLS = """
+awk basename bash cat date dirname env git grep gzip head hostname ln mkdir mktemp mv rm sed sh sleep sort tail tar
+touch
+"""
 WHERE = ["--project=my-project", "--zone=us-central1-a"]
 COMMON = ["--name", "my-tpu", "--project", "my-project", "--zone", "us-central1-a"]
 ASK = "bash pagnol/worker.sh status 2>/dev/null || echo fresh $(hostname)"
@@ -23,7 +27,7 @@ class Cloud:
         self.folder = folder
         self.bin = folder / "bin"
         self.bin.mkdir(parents=True)
-        for tool in TOOLS:
+        for tool in TOOLS.split():
             (self.bin / tool).symlink_to(shutil.which(tool))
         (self.bin / "python3").symlink_to(sys.executable)
         for name, program in (("gcloud", "gcloud"), ("tmux", "tmux"), ("uv", "uv"), ("pagnol-stand-in", "pagnol")):
@@ -110,3 +114,11 @@ def setup_calls(archive: Path, node: str = "my-tpu") -> list[list[str]]:
         ],
         ssh("bash pagnol/worker.sh install tpu,data", node),
     ]
+
+
+def wait_for(file: Path) -> None:
+    """Until a stand-in has made the file."""
+    deadline = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,11 +1,9 @@
 """A run's whole life under supervise.sh: every gcloud call, in order, and what the run was started with."""
 
 import subprocess
-import time
-from pathlib import Path
 
 import pytest
-from tpu_scripts.cloud import ASK, COMMON, DELETE, DESCRIBE, SCRIPTS, Cloud, queued, setup_calls, ssh
+from tpu_scripts.cloud import ASK, COMMON, DELETE, DESCRIBE, SCRIPTS, Cloud, queued, setup_calls, ssh, wait_for
 
 TRAIN = ["pagnol", "train", "--gin_file", "gin/runs/pagnol_s.gin", "--run_dir", "gs://my bucket/it's $HOME"]
 START = ssh(
@@ -113,7 +111,7 @@ def test_restarts_are_bounded(cloud: Cloud) -> None:
     assert done.returncode == 1
     assert "given up after 2 restarts" in done.stderr
     assert cloud.lines("calls").count(CREATE) == 3
-    waits = [line for line in (cloud.folder / "sleeps").read_text().split() if line != "0.01" and line != "0.2"]
+    waits = [line for line in (cloud.folder / "sleeps").read_text().split() if line not in {"0.01", "0.2"}]
     assert waits == ["7", "14"]
 
 
@@ -205,11 +203,3 @@ def test_bad_usage_is_told_before_anything_is_created(cloud: Cloud, option: str,
     assert done.returncode == 2
     assert told in done.stderr
     assert cloud.lines("calls") == []
-
-
-def wait_for(file: Path) -> None:
-    """Until a stand-in has made the file."""
-    deadline = time.monotonic() + 30
-    while not file.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

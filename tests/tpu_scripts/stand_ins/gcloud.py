@@ -28,9 +28,9 @@ def main(arguments: list[str]) -> int:
         print(f"ERROR: (gcloud) UNAVAILABLE: {verb}", file=sys.stderr)
         return 1
     return {
-        "queued-resources create": lambda: create(),
+        "queued-resources create": create,
         "queued-resources describe": lambda: describe(words[4]),
-        "queued-resources delete": lambda: delete(),
+        "queued-resources delete": delete,
         "tpu-vm describe": lambda: print("10.0.0.2"),
         "tpu-vm ssh": lambda: ssh(words[4], flags["--worker"], flags["--command"]),
         "tpu-vm scp": lambda: copy(words[4:-1], *words[-1].split(":", 1)),
