@@ -71,21 +71,32 @@ def _along(length, local, query, key, value, mask, slopes, first, before, groups
     `first` of all query heads, and `before` of those whose keys are here, come before the device's own.
     """
     heads, parts = query.shape[2], lax.axis_size(length) if length else 1
+
+    def trade(x: jax.Array, split: int, whole: int) -> jax.Array:  # axis `split` is split, axis `whole` made whole
+        return lax.all_to_all(x, length, split, whole, tiled=True)
+
     if parts == 1 or heads % parts:
-        gather = (lambda x: lax.all_gather(x, length, axis=1, tiled=True)) if length else (lambda x: x)
-        key, value = (_owned(gather(x), before, heads, groups) for x in (key, value))
+        key, value = (_gather(_owned(x, before, heads, groups), length) for x in (key, value))
         offset = lax.axis_index(length) * query.shape[1] if length else 0
         return local(query, key, value, mask, _slice(slopes, first, heads), offset)
     share = heads // parts
     mine = lax.axis_index(length) * share
-    query = lax.all_to_all(query, length, split_axis=2, concat_axis=1, tiled=True)
     if key.shape[2] * groups == heads and key.shape[2] % parts == 0:
-        key, value = (lax.all_to_all(x, length, split_axis=2, concat_axis=1, tiled=True) for x in (key, value))
+        key, value = (trade(x, 2, 1) for x in (key, value))
     else:
-        key, value = (lax.all_gather(x, length, axis=1, tiled=True) for x in (key, value))
-        key, value = (_owned(x, before + mine, share, groups) for x in (key, value))
-    out = local(query, key, value, mask, _slice(slopes, first + mine, share), 0)
-    return lax.all_to_all(out, length, split_axis=1, concat_axis=2, tiled=True)
+        key, value = (_owned(_gather(x, length), before + mine, share, groups) for x in (key, value))
+    out = local(trade(query, 2, 1), key, value, mask, _slice(slopes, first + mine, share), 0)
+    return trade(out, 1, 2)
+
+
+def _gather(x: jax.Array, length: str | None) -> jax.Array:
+    """x [B, T / parts, K, D] of every part of the length -> [B, T, K, D]."""
+    if not length:
+        return x
+    # Heads merged: a TPU pads a head narrower than 128 and would send the padding; and going back it would reduce
+    # the whole length on every device instead of scattering the sum.
+    merged = lax.all_gather(x.reshape(*x.shape[:2], -1), length, axis=1, tiled=True)
+    return merged.reshape(*merged.shape[:2], *x.shape[2:])
 
 
 def _slice(slopes, first, heads):

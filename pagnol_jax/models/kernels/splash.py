@@ -49,6 +49,7 @@ def _kernel(heads: int, slots: int, shards: int, shard: jax.Array | int, multi_q
         block_sizes=block_sizes(slots // shards, slots),
         head_shards=1,
         q_seq_shards=shards,
+        residual_checkpoint_name="attention",
         interpret=interpret,
     )
     if shards == 1:
