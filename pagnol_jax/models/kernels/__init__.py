@@ -9,13 +9,7 @@ from pagnol_jax.errors import UserError
 from pagnol_jax.models.kernels import plain
 from pagnol_jax.models.kernels.sharded import Kernel, LocalKernel, sharded
 from pagnol_jax.models.masks import Mask
-
-
-def platform() -> str:
-    """'cpu', 'gpu' or 'tpu': that of the mesh set by `jax.set_mesh` (which may lack devices, when compiling ahead of
-    time), else that of this process."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return device.platform if device else jax.default_backend()
+from pagnol_jax.sharding.rules import platform
 
 
 def _tpu(query: jax.Array, interpret: bool = False) -> LocalKernel | None:

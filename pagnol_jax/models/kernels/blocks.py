@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 
 LANES = 128
+# Slots of a block of queries, by the start of a device's kind. MaxText's default is 512 for every TPU; its recipes for
+# v6e (benchmarks/maxtext_trillium_model_configs.py) have 1,024 or more.
+QUERIES = {"TPU v6": 1024}
 
 
 def padded(length: int) -> int:
@@ -17,6 +20,14 @@ def padded(length: int) -> int:
 def block(length: int, most: int) -> int:
     """The largest multiple of 128 that divides `length` and is at most `most`."""
     return max(size for size in range(LANES, min(length, most) + 1, LANES) if length % size == 0)
+
+
+def sizes(length: int, slots: int) -> tuple[int, int]:
+    """Blocks of queries and of keys, for `length` queries over `slots` keys on the current mesh's devices."""
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    most = next((most for kind, most in QUERIES.items() if device.device_kind.startswith(kind)), 512)
+    # Larger blocks of keys are read less often; blocks under half of the length leave out more of the future.
+    return block(length, max(512, min(most, length // 2))), block(slots, 512 if slots <= 2048 else 1024)
 
 
 def pad(x: jax.Array, length: int, axis: int) -> jax.Array:

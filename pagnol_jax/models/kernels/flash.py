@@ -8,6 +8,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from pagnol_jax.models.kernels import flash_calls as calls
 from pagnol_jax.models.kernels.blocks import pad, padded
@@ -50,6 +51,7 @@ def _flash(query, key, value, tags, slopes, offset, interpret):
 
 def _flash_forward(query, key, value, tags, slopes, offset, interpret):
     out, logsumexp = calls.forward(query, key, value, tags, slopes, offset, interpret)
+    out, logsumexp = (checkpoint_name(x, "attention") for x in (out, logsumexp))
     return out, (query, key, value, tags, slopes, offset, out, logsumexp)
 
 

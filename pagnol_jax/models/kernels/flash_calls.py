@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from pagnol_jax.models.kernels import flash_kernels as kernels
-from pagnol_jax.models.kernels.blocks import LANES, Spans, block, spans
+from pagnol_jax.models.kernels.blocks import LANES, Spans, sizes, spans
 
 Semantics = Literal["parallel", "arbitrary"]
 Tags = tuple[jax.Array | None, jax.Array | None]
@@ -71,17 +71,12 @@ class _Grid:
         self.batch, self.heads, self.length, self.head_dim = query.shape
         self.kv_heads, self.slots = key.shape[1:3]
         self.groups = self.heads // self.kv_heads
-        self.queries = block(self.length, 512)
-        self.keys = block(self.slots, 512 if self.slots <= 2048 else 1024)
+        self.queries, self.keys = self.sizes = sizes(self.length, self.slots)
         self.query_blocks, self.key_blocks = self.length // self.queries, self.slots // self.keys
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.batch, self.length, self.slots
-
-    @property
-    def sizes(self) -> tuple[int, int]:
-        return self.queries, self.keys
 
     @property
     def statistic(self) -> jax.ShapeDtypeStruct:

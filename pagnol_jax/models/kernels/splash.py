@@ -5,7 +5,7 @@ from jax import lax
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
-from pagnol_jax.models.kernels.blocks import LANES, block, pad, padded
+from pagnol_jax.models.kernels.blocks import LANES, block, pad, padded, sizes
 
 
 def takes(length: int, slots: int) -> bool:
@@ -66,11 +66,10 @@ def _kernel(heads: int, slots: int, shards: int, shard: jax.Array | int, multi_q
 def block_sizes(rows: int, slots: int) -> splash.BlockSizes:
     """Blocks for `rows` queries over `slots` keys.
 
-    512 is MaxText's default on every generation; long sequences take larger blocks of keys, as its recipes do.
     The backward pass that makes dq, dk and dv at once needs five products instead of seven, but writes one dq per
     block of keys: it is used for at most two.
     """
-    queries, keys = block(rows, 512), block(slots, 512 if slots <= 2048 else 1024)
+    queries, keys = sizes(rows, slots)
     fused = slots <= 2048 and rows == slots
     backward = block(slots, max(512, slots // 2)) if fused else keys
     return splash.BlockSizes(
