@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from pagnol_jax.errors import UserError
 from pagnol_jax.models import gpt, store
 from pagnol_jax.models.config import GPTConfig
+from pagnol_jax.train.checkpoint import one_line, quiet_reading
 
 PREFIX, STATE = "checkpoint", "state"
 
@@ -46,12 +47,11 @@ def read(source: Path) -> tuple[GPTConfig, store.Params, str | None]:
     wanted = store.unflatten({path: jax.ShapeDtypeStruct(shape, np.float32) for path, shape in _shapes(config)})
     kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray, dtype=np.float32), wanted)
     try:
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with quiet_reading(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
             args = ocp.args.PyTreeRestore({"target": wanted}, restore_args={"target": kinds}, partial_restore=True)
             params = reader.restore((checkpoint / STATE).absolute(), args)["target"]
     except Exception as error:  # orbax and tensorstore have many
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{checkpoint}: not a whole checkpoint of this model: {reason}") from error
+        raise UserError(f"{checkpoint}: not a whole checkpoint of this model: {one_line(error)}") from error
     store.check_shapes(store.flatten(params), config, str(checkpoint))
     tokenizer = checkpoint.parent / store.TOKENIZER
     return *gpt.unpadded(config, params), tokenizer.read_text("utf-8") if tokenizer.is_file() else None
