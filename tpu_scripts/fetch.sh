@@ -8,7 +8,7 @@ usage: $SCRIPT --run-dir RUN_DIR --to FOLDER [options]
 
 Copies a run folder here: from Cloud Storage (gs://...), or from the disk of a worker, where a
 relative path starts at ~/pagnol. Without checkpoints, unless asked. Afterwards it is a run folder
-like any other: pagnol scaling fit FOLDER, pagnol generate --model FOLDER.
+like any other: pagnol scaling fit FOLDER and, with --checkpoints, pagnol generate --model FOLDER.
 
   --run-dir RUN_DIR    the --run_dir of the run
   --to FOLDER          where to put what is in it

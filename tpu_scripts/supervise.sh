@@ -66,10 +66,11 @@ set_up_and_start() {
 
 state() { queue_state || die "the state of ${OPTION[name]} cannot be read; what runs goes on, the same line takes it up"; }
 
-# What the workers' states mean: running, done, stopped, failed N, interrupted, silent.
+# What the workers' states mean: running, done, stopped, failed N, interrupted, silent. pagnol train exits with 0 at its
+# end, 2 on bad input, 143 after the checkpoint that SIGTERM asks for, 75 where another worker was lost.
 verdict() { # states, did every worker answer
   local code
-  code=$(sed -nE 's/^exited ([1-9][0-9]*) .*/\1/p' <<<"$1" | grep -vx 143 | sort -n | head -n 1) || true
+  code=$(sed -nE 's/^exited ([1-9][0-9]*) .*/\1/p' <<<"$1" | grep -vxE '143|75' | sort -n | head -n 1) || true
   if grep -q '^stopped ' <<<"$1"; then
     echo stopped
   elif [[ $code == 2 ]]; then
@@ -79,7 +80,9 @@ verdict() { # states, did every worker answer
   elif [[ $2 == no ]]; then
     echo silent
   elif [[ $code ]]; then
-    echo "failed $code"
+    echo "failed $code" # what the others lost
+  elif grep -q '^exited 75 ' <<<"$1"; then
+    echo interrupted
   elif grep -q '^running ' <<<"$1"; then
     echo running
   else
@@ -204,19 +207,23 @@ print_plan() {
   call delete.sh ''
 }
 
-parse "$@"
-check_common
-((${#COMMAND[@]})) || bad_usage "no command: give it after --, as in -- pagnol train --gin_file gin/runs/pagnol_s.gin"
-[[ ${OPTION[accelerator-type]} ]] || bad_usage "no TPU type: give --accelerator-type, as in v5litepod-16"
-require_number max-restarts '^[0-9]+$' "a whole number"
-require_seconds backoff
-require_seconds poll
-[[ " ${COMMAND[*]} " == *gs://* ]] ||
-  say "$SCRIPT: warning: no gs:// in the command: checkpoints on a VM's disk are lost with the VM"
-if dry_run; then
-  print_plan
-  exit
-fi
-check_calls
-bring_up
-watch
+main() {
+  parse "$@"
+  check_common
+  ((${#COMMAND[@]})) || bad_usage "no command: give it after --, as in -- pagnol train --gin_file gin/runs/pagnol_s.gin"
+  [[ ${OPTION[accelerator-type]} ]] || bad_usage "no TPU type: give --accelerator-type, as in v5litepod-16"
+  require_number max-restarts '^[0-9]+$' "a whole number"
+  require_seconds backoff
+  require_seconds poll
+  [[ " ${COMMAND[*]} " == *gs://* ]] ||
+    say "$SCRIPT: warning: no gs:// in the command: checkpoints on a VM's disk are lost with the VM"
+  if dry_run; then
+    print_plan
+    exit
+  fi
+  check_calls
+  bring_up
+  watch
+}
+
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then main "$@"; fi

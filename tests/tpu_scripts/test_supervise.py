@@ -91,10 +91,11 @@ def test_crash_of_a_preemption_is_a_preemption(cloud: Cloud) -> None:
     assert "SUSPENDED; restart 1" in done.stderr
 
 
-def test_interrupted_run_starts_again_on_the_same_tpu(cloud: Cloud) -> None:
-    """SIGTERM (a maintenance event) without the loss of the resource."""
+@pytest.mark.parametrize("ending", [143, 75])
+def test_interrupted_run_starts_again_on_the_same_tpu(cloud: Cloud, ending: int) -> None:
+    """SIGTERM (a maintenance event) or a host that was lost, without the loss of the resource."""
     cloud.set("plans", [["ACTIVE"]])
-    cloud.set("endings", [143, 0])
+    cloud.set("endings", [ending, 0])
     done = cloud.run("supervise.sh", *arguments(cloud))
     assert done.returncode == 0, done.stderr
     assert "the run was interrupted; restart 1" in done.stderr
@@ -186,6 +187,38 @@ def test_run_under_way_is_taken_up(cloud: Cloud) -> None:
     assert "was deleted by someone else" in told
     assert len(cloud.lines("runs")) == 1
     assert CREATE not in cloud.lines("calls")
+
+
+@pytest.mark.parametrize(
+    ("states", "answered", "meaning"),
+    [
+        (["running a", "running b"], "yes", "running"),
+        (["exited 0 a", "running b"], "yes", "running"),
+        (["exited 0 a", "exited 0 b"], "yes", "done"),
+        (["exited 2 a", "exited 75 b"], "yes", "failed 2"),
+        (["exited 2 a"], "no", "failed 2"),
+        (["exited 134 a", "running b"], "yes", "failed 134"),
+        (["exited 1 a", "exited 75 b"], "yes", "failed 1"),  # b lost a, which crashed by itself
+        (["exited 134 a", "lost b"], "yes", "interrupted"),
+        (["exited 134 a", "fresh b"], "yes", "interrupted"),
+        (["exited 143 a", "exited 1 b"], "yes", "interrupted"),
+        (["exited 75 a", "exited 75 b"], "yes", "interrupted"),
+        (["exited 134 a"], "no", "silent"),
+        ([], "no", "silent"),
+        (["stopped a", "exited 1 b"], "yes", "stopped"),
+    ],
+)
+def test_what_states_mean(states: list[str], answered: str, meaning: str) -> None:
+    command = [
+        "bash",
+        "-c",
+        'source "$1"; verdict "${@:2}"',
+        "-",
+        SCRIPTS / "supervise.sh",
+        "\n".join(states),
+        answered,
+    ]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{meaning}\n"
 
 
 @pytest.mark.parametrize(
