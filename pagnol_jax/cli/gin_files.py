@@ -99,6 +99,14 @@ def call(function: Callable[..., T], **arguments: Any) -> T:
         raise
 
 
+def bindings(function: Callable[..., Any]) -> dict[str, Any]:
+    """What gin files bind to the arguments of `function`, references followed."""
+    import gin
+
+    with _told(""):
+        return gin.get_bindings(gin.get_configurable(function))
+
+
 def _one_line(error: BaseException) -> str:
     """What happened, and in which line of which file."""
     what, *details = (str(error) or type(error).__name__).splitlines()

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pagnol_jax.sharding.rules import platform
+
 
 class Activation(NamedTuple):
     """`function` acts on the up projection, or, when `gated`, on a gate that multiplies it (Shazeer 2020)."""
@@ -38,8 +40,9 @@ def swiglu() -> Activation:
 
 @jax.custom_jvp
 def _gelu_erf(x: jax.Array) -> jax.Array:
-    # By erf: `jax.nn.gelu` goes through erfc, which costs CPUs several times as much.
-    half = 0.5 * x.astype(jnp.float32)
+    # By erf: `jax.nn.gelu` goes through erfc, which costs CPUs several times as much. The barrier keeps a TPU from
+    # making the two polynomials of erf where x is made, and writing both in float32 instead of x.
+    half = 0.5 * _barrier(x).astype(jnp.float32)
     return (half + half * jax.lax.erf(2**0.5 * half)).astype(x.dtype)
 
 
@@ -47,10 +50,14 @@ def _gelu_erf(x: jax.Array) -> jax.Array:
 def _gelu_erf_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     # One array to keep for the backward pass, cdf(x) + x pdf(x), where the rules of the parts would keep three.
     (x,), (tangent,) = primals, tangents
-    wide = x.astype(jnp.float32)
+    wide = _barrier(x).astype(jnp.float32)
     cdf = 0.5 + 0.5 * jax.lax.erf(2**-0.5 * wide)
     pdf = (2 * math.pi) ** -0.5 * jnp.exp(-0.5 * wide**2)
     return _gelu_erf(x), (cdf + wide * pdf).astype(x.dtype) * tangent
+
+
+def _barrier(x: jax.Array) -> jax.Array:
+    return jax.lax.optimization_barrier(x) if platform() == "tpu" else x
 
 
 _gelu_tanh = functools.partial(jax.nn.gelu, approximate=True)

@@ -17,7 +17,8 @@ class GPTConfig:
     `vocab_multiple`: tables and head have rows up to a multiple of this, which no token uses: 128 fills a TPU's lanes
     and divides over a mesh whatever the tokenizer.
     `unroll`: layers per iteration of the scan over layers; `num_layers` at once is faster on CPU, 1 compiles fastest.
-    `remat`: None keeps every activation, 'full' recomputes blocks, 'dots' keeps only matrix products.
+    `remat`: None keeps every activation, 'full' recomputes blocks, 'dots' keeps only matrix products
+    and attention.
     `attention`: a name in `kernels.KERNELS`; 'auto' is the fused kernel of the accelerator, 'plain' runs anywhere.
     """
 

@@ -18,7 +18,10 @@ Carry = tuple[jax.Array, Cache | None]
 # What a block keeps for its backward pass, by `GPTConfig.remat`.
 REMAT_POLICIES: dict[str, Any] = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("attention"),  # what a fused kernel needs for its gradient
+    ),
 }
 
 

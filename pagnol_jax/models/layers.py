@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pagnol_jax.models.config import GPTConfig
-from pagnol_jax.sharding.rules import constrain, is_split
+from pagnol_jax.sharding.rules import constrain, is_split, platform
 
 
 def parameter(
@@ -45,17 +45,24 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         normal = nn.initializers.normal(self.stddev)
         kernel = parameter(self, "kernel", self.axes, self.in_shape + self.out_shape, normal).astype(self.dtype)
-        kernel = kernel.reshape(math.prod(self.in_shape), math.prod(self.out_shape))
-        leading = x.shape[: x.ndim - len(self.in_shape)]
-        # One token dimension makes the weight gradient a plain matrix product, which CPUs want; when the
-        # length is split over devices, merging it with the batch would gather it, so it is kept apart.
-        rows = leading if is_split("length") else (math.prod(leading),)
-        y = x.reshape(*rows, -1) @ kernel
+        y = (_flat_product if platform() == "cpu" else jnp.tensordot)(x, kernel, len(self.in_shape))
         if self.use_bias:
             axes = self.axes[len(self.in_shape) :]
-            bias = parameter(self, "bias", axes, self.out_shape, nn.initializers.zeros)
-            y = y + bias.astype(self.dtype).reshape(-1)
-        return y.reshape(*leading, *self.out_shape)
+            y = y + parameter(self, "bias", axes, self.out_shape, nn.initializers.zeros).astype(self.dtype)
+        return y
+
+
+def _flat_product(x: jax.Array, kernel: jax.Array, inner: int) -> jax.Array:
+    """`jnp.tensordot` of the last `inner` dimensions of x and the first of the kernel, as a product of matrices.
+
+    One token dimension makes the weight gradient a plain matrix product, which CPUs want (a TPU's tiles make every
+    reshape a copy); when the length is split over devices, merging it with the batch would gather it, so it is kept
+    apart.
+    """
+    leading = x.shape[: x.ndim - inner]
+    rows = leading if is_split("length") else (math.prod(leading),)
+    y = x.reshape(*rows, -1) @ kernel.reshape(math.prod(kernel.shape[:inner]), -1)
+    return y.reshape(*leading, *kernel.shape[inner:])
 
 
 class LayerNorm(nn.Module):

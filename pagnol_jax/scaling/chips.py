@@ -1,6 +1,6 @@
 """Accelerators as values, and what hours of a slice of them compute.
 
-Peaks and memory: jax-ml/scaling-book, "How to Think About TPUs", as Google Cloud's pages on each version state them.
+Peaks, memory and bandwidths: jax-ml/scaling-book, "How to Think About TPUs", as Google Cloud's pages on each version state them.
 Slice names are Google Cloud's accelerator types. On chips of two TensorCores they count cores (cloud.google.com,
 "TPU v5p": 4x4x4 is 128 cores and 64 chips; "TPU v4": two TensorCores a chip); v5e and v6e have one core a chip.
 """
@@ -14,18 +14,23 @@ from pagnol_jax.errors import UserError
 
 
 class Chip(NamedTuple):
-    """Dense bfloat16 peak in FLOP/s, memory in bytes, and the TensorCores that a slice's name counts for it."""
+    """Dense bfloat16 peak in FLOP/s, memory in bytes, the TensorCores that a slice's name counts for it, and bytes/s:
+    of its memory, of one link to a neighbour in one direction, and of its share of the data-center network (2.5e10 of
+    a host with four chips)."""
 
     name: str
     peak_flops_per_second: float
     memory_bytes: float
     cores: int
+    memory_bandwidth: float
+    link_bandwidth: float
+    network_bandwidth: float = 6.25e9
 
 
-V4 = Chip("v4", 2.75e14, 32e9, 2)
-V5E = Chip("v5e", 1.97e14, 16e9, 1)
-V5P = Chip("v5p", 4.59e14, 96e9, 2)
-V6E = Chip("v6e", 9.2e14, 32e9, 1)
+V4 = Chip("v4", 2.75e14, 32e9, 2, 1.2e12, 4.5e10)
+V5E = Chip("v5e", 1.97e14, 16e9, 1, 8.1e11, 5e10)
+V5P = Chip("v5p", 4.59e14, 96e9, 2, 2.8e12, 1e11)
+V6E = Chip("v6e", 9.2e14, 32e9, 1, 1.6e12, 1e11)
 CHIPS = {"v4": V4, "v5e": V5E, "v5litepod": V5E, "v5p": V5P, "v6e": V6E}
 
 

@@ -4,6 +4,7 @@ This is the only step there is: what `train` runs is what the ahead-of-time comp
 Call, or lower, the jitted functions inside `jax.set_mesh(mesh)`: the model's constraints read the mesh from there.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from pagnol_jax.data.batches import Batch
 from pagnol_jax.models import gpt
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.models.masks import Mask
-from pagnol_jax.sharding import rules
+from pagnol_jax.sharding import compiler, rules
 from pagnol_jax.train.loss import Loss, cross_entropy
 from pagnol_jax.train.optimizer import Optimizer
 
@@ -92,10 +93,11 @@ def make_steps(
     sharding = rules.shardings(boxed, mesh)
     batches = NamedSharding(mesh, P(rules.RULES["batch"], rules.RULES["length"]))
     replicated = NamedSharding(mesh, P())
+    jit = functools.partial(jax.jit, compiler_options=compiler.options(mesh))
     return Steps(
-        init=jax.jit(lambda key: nn.unbox(init(key)), out_shardings=sharding),
-        train=jax.jit(train, in_shardings=(sharding, batches), out_shardings=(sharding, replicated), donate_argnums=0),
-        evaluate=jax.jit(evaluate, in_shardings=(sharding.params, batches), out_shardings=replicated),
+        init=jit(lambda key: nn.unbox(init(key)), out_shardings=sharding),
+        train=jit(train, in_shardings=(sharding, batches), out_shardings=(sharding, replicated), donate_argnums=0),
+        evaluate=jit(evaluate, in_shardings=(sharding.params, batches), out_shardings=replicated),
         abstract_state=jax.tree.map(_abstract, nn.unbox(boxed), sharding),
         batch_sharding=batches,
     )

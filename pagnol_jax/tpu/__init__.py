@@ -1,0 +1,1 @@
+"""Ahead-of-time compilation of the training step for TPU topologies, on any machine."""

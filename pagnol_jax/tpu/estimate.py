@@ -1,0 +1,79 @@
+"""Memory and time of a step in closed form: rough, but quick enough to rank hundreds of ways to lay it out."""
+
+from typing import NamedTuple
+
+from pagnol_jax.models.config import GPTConfig
+from pagnol_jax.scaling.chips import Chip
+from pagnol_jax.train.loss import CHUNK
+
+
+class Layout(NamedTuple):
+    """How a step is laid out: sizes of the mesh's axes, what blocks keep for their gradient, gradient accumulations."""
+
+    data: int
+    fsdp: int
+    tensor: int
+    sequence: int
+    remat: str | None
+    microbatches: int
+
+    @property
+    def mesh(self) -> dict[str, int]:
+        """{axis: size}."""
+        return {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor, "sequence": self.sequence}
+
+    @property
+    def chips(self) -> int:
+        """In the mesh."""
+        return self.data * self.fsdp * self.tensor * self.sequence
+
+
+class Estimate(NamedTuple):
+    """Bytes of a chip's memory, and seconds of a step if computation, memory and messages overlap."""
+
+    memory: float
+    seconds: float
+
+
+def estimate(config: GPTConfig, chip: Chip, layout: Layout, batch_size: int, length: int) -> Estimate:
+    """What a chip holds and does in a step of `batch_size` sequences over all chips."""
+    tokens = batch_size * length / layout.chips * layout.tensor  # that a chip sees, shared with its tensor group
+    memory = _state_bytes(config, layout) + _activation_bytes(config, layout, tokens / layout.microbatches)
+    compute = _flops(config, layout, tokens, length) / chip.peak_flops_per_second
+    messages = _sent_bytes(config, layout, tokens) / (2 * chip.link_bandwidth)
+    return Estimate(memory, max(compute, messages) + 0.1 * min(compute, messages))
+
+
+def _state_bytes(config: GPTConfig, layout: Layout) -> float:
+    """Float32 parameters, two moments and gradients, sharded, and a second set of gradients where they accumulate."""
+    sets = 4 + (layout.microbatches > 1)
+    return 4 * sets * config.parameters() / (layout.fsdp * layout.tensor)
+
+
+def _activation_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
+    """What the blocks keep, one block's own needs, and the loss: a chunk of logits, the head and its gradient."""
+    d, kv = config.d_model, config.kv_heads * config.head_dim
+    inner = (1 + config.activation.gated) * config.feed_forward
+    split = (d * 2 + 2 * kv + inner) / layout.tensor  # query and attended, keys and values, feed-forward
+    kept = {"full": 2 * d, "dots": 2 * (2 * d + split), None: 4 * (3 * d + split) + 2 * inner / layout.tensor}
+    working = 16 * d + 12 * split
+    vocab = config.padded_vocab / layout.tensor
+    loss = vocab * (10 * min(CHUNK["tpu"], tokens) + 8 * d)
+    return tokens * (config.num_layers * kept[layout.remat] + working) + loss
+
+
+def _flops(config: GPTConfig, layout: Layout, tokens: float, length: int) -> float:
+    block = config.flops_per_token(embedding=False) + 6 * config.num_layers * config.d_model * length
+    again = {"full": 4 / 3, "dots": 1.0, None: 1.0}[layout.remat]
+    return tokens / layout.tensor * (block * again + config.flops_per_token() - config.flops_per_token(embedding=False))
+
+
+def _sent_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
+    """bfloat16 weights gathered twice a microbatch and their gradients scattered once; gradients summed over data;
+    activations summed four times a layer over tensor; keys and values exchanged over sequence."""
+    weights = 2 * config.parameters() / layout.tensor
+    fsdp = 3 * layout.microbatches * weights * (layout.fsdp - 1) / layout.fsdp
+    data = 2 * weights / layout.fsdp * (layout.data - 1) / layout.data
+    tensor = 4 * config.num_layers * 2 * 2 * config.d_model * tokens * (layout.tensor - 1) / layout.tensor
+    sequence = 8 * config.num_layers * 2 * config.d_model * tokens * (layout.sequence - 1) / layout.sequence
+    return fsdp + data + tensor + sequence
