@@ -24,7 +24,6 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         description="Compiles the very step that `pagnol train` runs and tells its memory, FLOPs, traffic and bound.",
         epilog="example: pagnol tpu compile --gin_file runs/pagnol_xl.gin --gin_file mesh/fsdp.gin --topology v5e:4x4",
     )
-    compile_.add_argument("--output", type=Path, metavar="FILE", help="writes the figures as JSON too")
     compile_.set_defaults(run=run_compile)
     plan = commands.add_parser(
         "plan",
@@ -39,6 +38,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         gin_files.add_arguments(command)
         command.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="such as v5e:4x4 or v5p:4x4x8")
         command.add_argument("--num_slices", type=_positive, default=1, metavar="N", help="slices (default: 1)")
+        command.add_argument("--json", type=Path, metavar="FILE", help="writes the figures as JSON too")
         command.add_argument("--vocab_size", type=_positive, metavar="N", help="instead of the mixture's tokenizer's")
 
 
@@ -65,22 +65,27 @@ def _prepare(args: argparse.Namespace) -> tuple[Any, dict[str, Any], int]:
 def run_compile(args: argparse.Namespace) -> int:
     """Exit status 0; 2 for a step that does not divide, does not fit, or is not described."""
     topology, bindings, vocab_size = _prepare(args)
-    from pagnol_jax.tpu import report
     from pagnol_jax.tpu.compile import compile_step
 
     with _working(f"compiling for {topology.chips} chips"):
         step = compile_step(topology, bindings, vocab_size)
-    print(report.text(step))
-    if args.output:
-        with writing(args.output):
-            args.output.write_text(json.dumps(report.to_json(step), indent=2) + "\n", encoding="utf-8")
+    _tell(step, args.json)
     return 0
+
+
+def _tell(step: Any, path: Path | None) -> None:
+    from pagnol_jax.tpu import report
+
+    print(report.text(step))
+    if path:
+        with writing(path):
+            path.write_text(json.dumps(report.to_json(step), indent=2) + "\n", encoding="utf-8")
 
 
 def run_plan(args: argparse.Namespace) -> int:
     """Exit status 0; 2 where nothing divides or fits."""
     topology, bindings, vocab_size = _prepare(args)
-    from pagnol_jax.tpu import plan, report
+    from pagnol_jax.tpu import plan
 
     with _working("ranking layouts") as bar:
         chosen = plan.plan(topology, bindings, vocab_size, args.compiles, told=bar.set_description_str)
@@ -89,9 +94,8 @@ def run_plan(args: argparse.Namespace) -> int:
     for layout, outcome in chosen.tried:
         print(f"compiled   {plan.describe(layout)}: {outcome}")
     print(f"chosen     {plan.describe(chosen.layout)}")
-    print(report.text(chosen.compiled))
-    overrides = list(args.gin_bindings)
-    gin = plan.gin_text(chosen, args.gin_file, overrides)
+    _tell(chosen.compiled, args.json)
+    gin = plan.gin_text(chosen, args.gin_file, args.gin_bindings)
     if args.output:
         with writing(args.output):
             args.output.write_text(gin, encoding="utf-8")

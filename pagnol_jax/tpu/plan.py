@@ -126,7 +126,7 @@ def _misfit(
 def laid_out(bindings: dict[str, Any], layout: Layout) -> dict[str, Any]:
     """The bindings of a run with a layout in place of its own."""
     return bindings | {
-        "mesh": functools.partial(make_mesh, **layout.mesh),
+        "mesh": functools.partial(make_mesh, layout.data, layout.fsdp, layout.tensor, layout.sequence),
         "model": functools.partial(bindings["model"], remat=layout.remat),
         "microbatches": layout.microbatches,
     }

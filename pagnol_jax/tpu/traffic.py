@@ -39,6 +39,8 @@ def collective(
     else:
         groups = replica_groups(instruction.attributes, math.prod(mesh_shape))
     axes = _crossed(groups, axis_names, mesh_shape)
+    if not axes:
+        return None
     # The result of an asynchronous start holds its operands too: take the outputs alone.
     outputs = instruction.arrays
     if instruction.op.endswith("-start") and len(outputs) > 1:
