@@ -57,27 +57,35 @@ def spans(
 ) -> tuple[Spans, Spans]:
     """Spans of keys for each block of queries, and of queries for each block of keys.
 
-    `shape` is (B, T, S), `sizes` the slots of a block of queries and of keys. A block lies in the future of another
-    unless both hold prefix slots; blocks whose segments' ranges are apart never meet.
+    `shape` is (B, T, S), `sizes` the slots of a block of queries and of keys, tags those of `flash.tags_of`. Blocks
+    meet if the ranges of their segments do, and the keys are not all in the future; or the ranges of their prefixes.
     """
     batch, length, slots = shape
     first_query = offset + jnp.arange(0, length, sizes[0])
-    near = jnp.arange(0, slots, sizes[1])[None, :] < first_query[:, None] + sizes[0]  # [blocks, blocks]
-    near = near[None]
+    near = (jnp.arange(0, slots, sizes[1])[None, :] < first_query[:, None] + sizes[0])[None]  # [1, blocks, blocks]
     if query_tags is not None and key_tags is not None:
-        least, most, prefix = _summary(query_tags, sizes[0])
-        key_least, key_most, key_prefix = _summary(key_tags, sizes[1])
-        near |= prefix[:, :, None] & key_prefix[:, None, :]
-        near &= (least[:, :, None] <= key_most[:, None, :]) & (key_least[:, None, :] <= most[:, :, None])
+        near &= _meet(query_tags, key_tags, sizes, every=True)
+        near |= _meet(query_tags, key_tags, sizes, every=False)
     near = jnp.broadcast_to(near, (batch, *near.shape[1:]))
     start = jnp.asarray(offset, jnp.int32)[None]
     return Spans(start, *_ends(near)), Spans(start, *_ends(near.swapaxes(1, 2)))
 
 
-def _summary(tags: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Least and greatest segment and whether there is a prefix slot, of every block: [B, n] each."""
+def _meet(query_tags: jax.Array, key_tags: jax.Array, sizes: tuple[int, int], every: bool) -> jax.Array:
+    """Whether segments of a block of queries may be those of a block of keys, [B, m, n]; of prefix slots alone, or
+    of every slot."""
+    least, most = _range(query_tags, sizes[0], every)
+    key_least, key_most = _range(key_tags, sizes[1], every)
+    return (least[:, :, None] <= key_most[:, None, :]) & (key_least[:, None, :] <= most[:, :, None])
+
+
+def _range(tags: jax.Array, size: int, every: bool) -> tuple[jax.Array, jax.Array]:
+    """Least and greatest segment among the slots of every block, int32 [B, n]; without any, one that meets none."""
     tags = tags.reshape(tags.shape[0], -1, size)
-    return (tags >> 1).min(axis=2), (tags >> 1).max(axis=2), (tags & 1).max(axis=2) > 0
+    counts = ((tags & 1) == 1) | every
+    limits = jnp.iinfo(jnp.int32)
+    least = jnp.where(counts, tags >> 1, limits.max).min(axis=2)
+    return least, jnp.where(counts, tags >> 1, limits.min).max(axis=2)
 
 
 def _ends(near: jax.Array) -> tuple[jax.Array, jax.Array]:

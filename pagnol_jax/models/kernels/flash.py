@@ -14,6 +14,8 @@ from pagnol_jax.models.kernels import flash_calls as calls
 from pagnol_jax.models.kernels.blocks import pad, padded
 from pagnol_jax.models.masks import Mask
 
+PADDING = 2**30 - 1  # twice this and one is the greatest int32
+
 
 def attend(
     query: jax.Array,
@@ -31,16 +33,17 @@ def attend(
     q, k, v = (pad(x, n, 1).swapaxes(1, 2) for x, n in ((query, rows), (key, columns), (value, columns)))
     tags: calls.Tags = (None, None)
     if mask.segment_ids is not None or mask.bidirectional is not None:
-        keys = _tags(mask)
+        keys = tags_of(mask)
         queries = lax.dynamic_slice_in_dim(keys, offset, length, axis=1)
         tags = pad(queries, rows, 1), pad(keys, columns, 1)
     return _flash(q, k, v, tags, slopes, offset, interpret).swapaxes(1, 2)[:, :length]
 
 
-def _tags(mask: Mask) -> jax.Array:
+def tags_of(mask: Mask) -> jax.Array:
     """All that the mask says of a slot, int32 [B, S]: twice its segment, plus one if it is bidirectional."""
     segment, flag = (jnp.int32(0) if x is None else x.astype(jnp.int32) for x in (mask.segment_ids, mask.bidirectional))
-    return 2 * segment + flag
+    # Padding closes a sequence: as the last segment, it does not widen the range of segments that a block spans.
+    return 2 * jnp.where(segment == 0, PADDING, segment) + flag
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
