@@ -78,10 +78,12 @@ class Hub:
 
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Joins a process with jax's coordination service."""
-        try:
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.service)
-        except OSError:  # not started yet: jax's client tries again
-            return
+        while True:
+            try:
+                inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.service)
+                break
+            except OSError:  # not started yet; jax's client, told so, would wait for 20 s
+                await asyncio.sleep(0.05)
         self.later(pump(inner_reader, writer))
         await pump(reader, inner_writer)
         inner_writer.close()

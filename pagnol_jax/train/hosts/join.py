@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -87,8 +88,7 @@ def joined(here: Place | None) -> Iterator[None]:
         yield
         link.exchange("")  # else a process that is done would look lost
     except (UserError, OSError) as error:
-        if lost_by_collective(error):
-            link.ended.wait(SILENCE + 5)
+        time.sleep(_patience(error))  # in which the link may end the process
         line = str(error) if isinstance(error, UserError) else f"{error.strerror or error}: {error.filename}"
         link.end(BAD_INPUT, line if here.process == 0 else f"{link.called}: {line}")
     except BaseException as error:
@@ -124,12 +124,16 @@ def _start_jax(here: Place, port: int) -> None:
 
 def _fail(link: Link, error: BaseException) -> None:
     """Ends the process with the traceback of its own error, unless a lost host is what is behind it."""
-    if lost_by_collective(error):
-        link.ended.wait(SILENCE + 5)
+    time.sleep(_patience(error))  # in which the link may end the process
     link.fail(error)
     traceback.print_exception(error)
     sys.stderr.flush()
     os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+def _patience(error: BaseException) -> float:
+    """Seconds for the hub to find that a lost host is behind an error: a dead process is seen at once."""
+    return SILENCE + 5 if lost_by_collective(error) else 1.0
 
 
 def lost_by_collective(error: BaseException | None) -> bool:
