@@ -1,0 +1,183 @@
+"""How processes find each other, or say in one line why they do not."""
+
+import http.server
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hosts_run import ends, flags, free_port, quick, within
+from tiny_run import Tiny
+
+from pagnol_jax.cli.main import main
+from pagnol_jax.errors import UserError
+from pagnol_jax.train.hosts import join
+from pagnol_jax.train.hosts.join import Place, place
+
+pytestmark = pytest.mark.usefixtures("quick")
+__all__ = ["quick"]
+
+
+@pytest.fixture(autouse=True)
+def no_tpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(join.glob, "glob", lambda _: [])
+
+
+def test_places() -> None:
+    assert place(None, None, None) is None
+    assert place("h:12", 4, 3) == Place("h", 12, 3, 4)
+    assert place("[::1]:12", 1, 0) == Place("::1", 12, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("h:1", 4, None), "--process_id missing: several hosts need --coordinator, --num_processes, --process_id"),
+        ((None, 4, 0), "--coordinator missing"),
+        (("h", 4, 0), "--coordinator 'h' is not HOST:PORT"),
+        (("h:99999", 4, 0), "is not HOST:PORT"),
+        (("h:1", 4, 4), "--process_id 4 is not one of 0 to 3"),
+        (("h:1", 0, 0), "--process_id 0 is not one of"),
+    ],
+)
+def test_no_such_place(given: tuple[str | None, int | None, int | None], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        place(*given)
+
+
+@pytest.mark.parametrize("command", ["train", "ladder"])
+def test_flags_are_checked_first(command: str, capsys: pytest.CaptureFixture) -> None:
+    assert main([command, "--gin_file", "none.gin", "--process_id", "1"]) == 2
+    told = "pagnol: error: --coordinator and --num_processes missing: several hosts need "
+    assert capsys.readouterr().err.startswith(told)
+
+
+ATTRIBUTES = {
+    "agent-worker-number": "2",
+    "worker-network-endpoints": "a:1:10.0.0.5,b:2:10.0.0.6,c:3:10.0.0.7,d:4:10.0.0.8",
+    "tpu-env": "ACCELERATOR_TYPE: 'v4-32'\n",
+}
+
+
+class Metadata(http.server.BaseHTTPRequestHandler):
+    """The metadata server of a TPU VM."""
+
+    def do_GET(self) -> None:
+        content = ATTRIBUTES.get(self.path.rsplit("/", 1)[1])
+        self.send_response(200 if content else 404)
+        self.end_headers()
+        self.wfile.write((content or "").encode())
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def metadata_server() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Metadata)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_tpu_pod_knows_its_hosts(monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
+    """From the metadata server of its VMs; a TPU VM of its own is a process alone."""
+    from jax._src.clusters import cloud_tpu_cluster, cluster
+
+    chips = ["/dev/accel0"]
+    endpoints = ",".join(ATTRIBUTES["worker-network-endpoints"].split(",")[:workers])
+    monkeypatch.setitem(ATTRIBUTES, "worker-network-endpoints", endpoints)
+    monkeypatch.setattr(join.glob, "glob", lambda pattern: chips if "accel" in pattern else [])
+    for module in (cloud_tpu_cluster, cluster):
+        monkeypatch.setattr(module, "running_in_cloud_tpu_vm", True)
+    for name in ("TPU_SKIP_MDS_QUERY", "JAX_PLATFORMS", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"):
+        monkeypatch.delenv(name, raising=False)
+    with metadata_server() as address:
+        monkeypatch.setenv("GCE_METADATA_IP", address)
+        assert place(None, None, None) == (Place("10.0.0.5", 8482, 2, 4) if workers > 1 else None)
+        monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+        assert place(None, None, None) is None
+
+
+HURRIED = """
+import sys
+from pagnol_jax.train.hosts import join
+join.START = 3.0
+from pagnol_jax.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def hurried(tiny: Tiny, processes: int, process: int, port: int) -> subprocess.Popen[str]:
+    """A process that waits for the others for three seconds only."""
+    command = [str(x) for x in tiny.command("hurried", *flags(processes, process, port))]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", HURRIED, *command], cwd=tiny.folder, text=True, **pipes)
+
+
+def test_a_coordinator_that_never_answers(tiny: Tiny) -> None:
+    port = free_port()
+    with within(30):
+        (result,) = ends([hurried(tiny, 2, 1, port)])
+    told = f"pagnol: error: the coordinator 127.0.0.1:{port}: no answer within 3 s"
+    assert (result.status, result.errors) == (75, [told])
+
+
+def test_a_host_that_never_comes(tiny: Tiny) -> None:
+    port = free_port()
+    with within(60):
+        results = ends([hurried(tiny, 4, process, port) for process in (0, 2)])
+    told = "pagnol: error: hosts 1, 3 of 4 did not come within 3 s"
+    assert [(x.status, x.errors) for x in results] == [(75, [told])] * 2
+
+
+def test_another_count_is_refused(tiny: Tiny) -> None:
+    port = free_port()
+    with within(60):
+        results = ends([hurried(tiny, 2, 0, port), hurried(tiny, 3, 1, port)])
+    assert [x.status for x in results] == [75, 2]
+    assert results[0].errors == ["pagnol: error: host 1 of 2 did not come within 3 s"]
+    assert results[1].errors == ["pagnol: error: --num_processes is 3 here and 2 on host 0"]
+
+
+def test_other_settings_on_one_host(tiny: Tiny, tmp_path: Path) -> None:
+    port = free_port()
+    run_dir = tmp_path / "run"
+    processes = [
+        tiny.start(*tiny.command(run_dir, f"--gin.TOTAL_STEPS={20 + process}", *flags(2, process, port)))
+        for process in range(2)
+    ]
+    with within(90):
+        results = ends(processes)
+    told = "pagnol: error: host 1 was started with another total_steps than host 0"
+    assert [(x.status, x.errors) for x in results] == [(2, [told]), (2, [])]
+    assert not run_dir.exists()
+
+
+def test_one_host_alone_has_bad_input(tiny: Tiny, tmp_path: Path) -> None:
+    """Process 0 tells it for it."""
+    port = free_port()
+    processes = [
+        tiny.start(*tiny.command(tmp_path / "run", *more, *flags(2, process, port)))
+        for process, more in enumerate([[], ["--gin.NO_SUCH=1"]])
+    ]
+    with within(90):
+        results = ends(processes)
+    assert [x.status for x in results] == [2, 2]
+    assert results[1].errors == []
+    (told,) = results[0].errors
+    assert told.startswith("pagnol: error: host 1 of 2 (")
+    assert told.endswith("): gin: unknown name NO_SUCH: nothing here uses it")
+
+
+@pytest.mark.slow
+def test_a_ladder_on_two_hosts(tiny: Tiny, tmp_path: Path) -> None:
+    rungs = "--gin.RUNGS={'d16': ['config.GPTConfig.d_model = 16'], 'd32': ['config.GPTConfig.d_model = 32']}"
+    port = free_port()
+    ladder = ["ladder", "--gin_file", tiny.gin, "--output", tmp_path / "out", "--gin.TOTAL_STEPS=12", rungs]
+    results = ends([tiny.start(*ladder, *flags(2, process, port)) for process in range(2)])
+    assert [x.status for x in results] == [0, 0]
+    assert all((tmp_path / "out" / name / "checkpoints" / "12").is_dir() for name in ("d16", "d32"))
