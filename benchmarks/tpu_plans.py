@@ -113,16 +113,31 @@ def row(plan: dict[str, Any]) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
-HEAD = """\
-| model | topology | chips | mesh | batch | tokens a chip, microbatch | micro-batches | remat | HBM peak / there, GB | compiled / model FLOPs | HBM traffic, GB | sent, GB, by axes | MFU bound | binds | compiled in, s |
-|---|---|--:|---|---|--:|--:|---|---|--:|--:|---|--:|---|--:|"""
+COLUMNS = {
+    "model": "---",
+    "topology": "---",
+    "chips": "--:",
+    "mesh": "---",
+    "batch": "---",
+    "tokens a chip, microbatch": "--:",
+    "micro-batches": "--:",
+    "remat": "---",
+    "HBM peak / there, GB": "---",
+    "compiled / model FLOPs": "--:",
+    "HBM traffic, GB": "--:",
+    "sent, GB, by axes": "---",
+    "MFU bound": "--:",
+    "binds": "---",
+    "compiled in, s": "--:",
+}
 
 
 def page(plans: list[dict[str, Any]]) -> str:
     """docs/tpu.md."""
     versions = plans[0]["versions"] if plans else {}
     told = ", ".join(f"{name} {versions[name]}" for name in ("jax", "jaxlib", "libtpu", "flax") if name in versions)
-    table = "\n".join([HEAD, *map(row, plans)])
+    head = [f"| {' | '.join(COLUMNS)} |", f"|{'|'.join(COLUMNS.values())}|"]
+    table = "\n".join([*head, *map(row, plans)])
     beside = side_by_side()
     return TEMPLATE.format(table=table, versions=told, beside=beside, pairs=len(plans))
 
@@ -146,7 +161,7 @@ def side_by_side() -> str:
 BESIDE = """
 ## What the fused parts save
 
-The step of PAGnol-XL on v5e:4x4 (`fsdp 16`, 16 sequences of 2,048 in one pass, one a chip, blocks recomputed), made by
+The step of PAGnol-XL on v5e:4x4 (`fsdp 16`, 64 sequences of 2,048 in one pass, four a chip, remat `full`), made by
 `python -m benchmarks.tpu_memory`. "Whole" logits are [B, T, V] in float32; plain attention holds blocks of scores.
 
 {table}
@@ -193,8 +208,8 @@ pagnol train --gin_file xl_v5e.gin            # there
 PAGnol-XL has 25 heads and a width of 1,600. A tensor axis must be 1, 5 or 25, and an fsdp axis divide 1,600: 64 is
 the largest power of two. `pagnol train` and `pagnol tpu compile` refuse other meshes in a line that names the size;
 `pagnol tpu plan` lists what it refused and why, and puts the rest of the chips on `data`. Falcon-7B (71 heads, width
-4,544) is alike. Vocabularies are padded to a multiple of 128 (`GPTConfig.vocab_multiple`): the extra rows start at zero,
-are masked out of the softmax and get no gradient, so the loss is that of the model without them.
+4,544) is alike. Vocabularies are padded to a multiple of 128 (`GPTConfig.vocab_multiple`): the extra rows start at
+zero, are masked out of the softmax and get no gradient, so the loss is that of the model without them.
 {beside}"""
 
 

@@ -87,9 +87,10 @@ def call(function: Callable[..., T], **arguments: Any) -> T:
     import gin
 
     try:
-        return gin.get_configurable(function)(**arguments)
-    except (UserError, OSError) as error:  # without the lines that gin adds to every error
-        raise UserError(_one_line(error)) from error
+        with plain_errors():
+            return gin.get_configurable(function)(**arguments)
+    except UserError:
+        raise
     except Exception as error:
         inner = re.search(r"In call to configurable '(\w+)'", str(error))
         if inner and inner[1] != function.__name__:
@@ -97,6 +98,26 @@ def call(function: Callable[..., T], **arguments: Any) -> T:
         if any(sign in str(error) for sign in INCOMPLETE):
             raise UserError(f"gin: {_one_line(error)}") from error
         raise
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Around calls of what `bindings` gave: errors without the lines that gin adds."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        raise UserError(_one_line(error)) from error
+
+
+def imports(files: Sequence[str]) -> dict[str, str]:
+    """{name: import line} of all that files and those that they include import."""
+    found: dict[str, str] = {}
+    for file in files:
+        path = next(folder / file for folder in (Path(), *SEARCH_PATH) if (folder / file).is_file())
+        text = path.read_text(encoding="utf-8")
+        found |= imports(re.findall(r"^include '([^']+)'", text, re.MULTILINE))
+        found |= {name: line for line, name in re.findall(r"^(from [\w.]+ import (\w+))$", text, re.MULTILINE)}
+    return found
 
 
 def bindings(function: Callable[..., Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def run_compile(args: argparse.Namespace) -> int:
     topology, bindings, vocab_size = _prepare(args)
     from pagnol_jax.tpu.compile import compile_step
 
-    with _working(f"compiling for {topology.chips} chips"):
+    with _working(f"compiling for {topology.chips} chips"), gin_files.plain_errors():
         step = compile_step(topology, bindings, vocab_size)
     _tell(step, args.json)
     return 0
@@ -87,7 +87,7 @@ def run_plan(args: argparse.Namespace) -> int:
     topology, bindings, vocab_size = _prepare(args)
     from pagnol_jax.tpu import plan
 
-    with _working("ranking layouts") as bar:
+    with _working("ranking layouts") as bar, gin_files.plain_errors():
         chosen = plan.plan(topology, bindings, vocab_size, args.compiles, told=bar.set_description_str)
     for size, reason in chosen.refused.items():
         print(f"refused    {size}: {reason}")
@@ -95,7 +95,7 @@ def run_plan(args: argparse.Namespace) -> int:
         print(f"compiled   {plan.describe(layout)}: {outcome}")
     print(f"chosen     {plan.describe(chosen.layout)}")
     _tell(chosen.compiled, args.json)
-    gin = plan.gin_text(chosen, args.gin_file, args.gin_bindings)
+    gin = plan.gin_text(chosen, args.gin_file, args.gin_bindings, gin_files.imports(args.gin_file))
     if args.output:
         with writing(args.output):
             args.output.write_text(gin, encoding="utf-8")

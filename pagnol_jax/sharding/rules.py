@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from pagnol_jax.errors import UserError
 
 # Earlier rows win where two logical axes of one array want the same mesh axis: activations keep `fsdp` on
-# their batch, parameters (which have no batch) put it on `embed`.
+# their batch and `sequence` on their length, parameters (which have neither) put both on `embed`.
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "length": "sequence",
@@ -20,7 +20,7 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "mlp": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
-    "embed": "fsdp",
+    "embed": ("fsdp", "sequence"),
     "head_dim": None,
     "layers": None,
 }

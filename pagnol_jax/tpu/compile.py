@@ -124,14 +124,11 @@ def _compile(built: Built, batch_size: int, length: int) -> Any:
 
 def _told(error: str) -> UserError:
     """The compiler's error in a line."""
+    line = error.splitlines()[0]
     if "RESOURCE_EXHAUSTED" not in error:
-        return UserError(f"the TPU compiler refuses the step: {error.splitlines()[0]}")
-    used = re.search(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) (\w+)", error)
-    if not used:
-        return TooLargeError(f"the step does not fit: {error.splitlines()[0]}", 0)
-    unit = {"K": 2**10, "M": 2**20, "G": 2**30}
-    needed, there = float(used[1]) * unit[used[2]], float(used[3]) * unit[used[4]]
-    where = "a chip" if used[5] == "hbm" else used[5]
-    return TooLargeError(
-        f"the step does not fit: it needs {needed / 1e9:.1f} GB of {where}'s {there / 1e9:.1f} GB", needed
-    )
+        return UserError(f"the TPU compiler refuses the step: {line}")
+    gibibytes = [float(size) for size in re.findall(r"([\d.]+)G\b", line)]  # needed, there
+    if len(gibibytes) != 2:
+        return TooLargeError(f"the step does not fit: {line}", 0)
+    needed, there = (size * 2**30 for size in gibibytes)
+    return TooLargeError(f"the step does not fit: {needed / 1e9:.1f} GB in a chip's {there / 1e9:.1f} GB", needed)

@@ -47,7 +47,7 @@ def estimate(config: GPTConfig, chip: Chip, layout: Layout, batch_size: int, len
 def _state_bytes(config: GPTConfig, layout: Layout) -> float:
     """Float32 parameters, two moments and gradients, sharded, and a second set of gradients where they accumulate."""
     sets = 4 + (layout.microbatches > 1)
-    return 4 * sets * config.parameters() / (layout.fsdp * layout.tensor)
+    return 4 * sets * config.parameters() / (layout.fsdp * layout.sequence * layout.tensor)
 
 
 def _activation_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
@@ -72,8 +72,9 @@ def _sent_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
     """bfloat16 weights gathered twice a microbatch and their gradients scattered once; gradients summed over data;
     activations summed four times a layer over tensor; keys and values exchanged over sequence."""
     weights = 2 * config.parameters() / layout.tensor
-    fsdp = 3 * layout.microbatches * weights * (layout.fsdp - 1) / layout.fsdp
-    data = 2 * weights / layout.fsdp * (layout.data - 1) / layout.data
+    shards = layout.fsdp * layout.sequence
+    fsdp = 3 * layout.microbatches * weights * (shards - 1) / shards
+    data = 2 * weights / shards * (layout.data - 1) / layout.data
     tensor = 4 * config.num_layers * 2 * 2 * config.d_model * tokens * (layout.tensor - 1) / layout.tensor
     sequence = 8 * config.num_layers * 2 * config.d_model * tokens * (layout.sequence - 1) / layout.sequence
     return fsdp + data + tensor + sequence

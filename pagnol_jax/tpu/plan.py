@@ -69,7 +69,8 @@ def plan(
         tried.append((layout, f"MFU bound {compiled.mfu_bound:.0%}, {compiled.peak_bytes / 1e9:.1f} GB"))
     if not fitting:
         raise UserError(f"none of {len(tried)} layouts fits on {topology.name}: {tried[-1][1]}")
-    best, compiled = max(fitting, key=lambda pair: pair[1].mfu_bound)
+    # Bounds that differ by less than a hundredth are equal; the one with more room is safer.
+    best, compiled = max(fitting, key=lambda pair: (round(pair[1].mfu_bound, 2), -pair[1].peak_bytes))
     return Plan(best, compiled, tried, found.refused)
 
 
@@ -113,11 +114,13 @@ def _misfit(
     """(axis and size, the size of the model that it does not divide), or None."""
     if batch_size % (layout.microbatches * layout.data * layout.fsdp):
         return f"data {layout.data} x fsdp {layout.fsdp}", f"do not divide batch_size {batch_size}"
-    axes = (("vocab", layout.tensor), ("mlp", layout.tensor), ("heads", layout.tensor), ("embed", layout.fsdp))
+    axes = [(name, layout.tensor) for name in ("vocab", "mlp", "heads")]
+    axes.append(("embed", layout.fsdp * layout.sequence))
     for logical, parts in axes:
         name, size = config.sharded_sizes()[logical]
         if size % parts:
-            return f"{'fsdp' if logical == 'embed' else 'tensor'} {parts}", f"does not divide {name} {size}"
+            axis = "tensor" if logical != "embed" else "fsdp x sequence" if layout.sequence > 1 else "fsdp"
+            return f"{axis} {parts}", f"does not divide {name} {size}"
     if length % (128 * layout.sequence):
         return f"sequence {layout.sequence}", f"does not divide length {length} into multiples of 128"
     return None
@@ -144,9 +147,7 @@ GIN = """\
 # Compiled: {peak:.1f} of {memory:.0f} GB, {ratio:.2f} of the model's FLOPs, MFU of at most {bound:.0%} ({binds} binds).
 from __gin__ import dynamic_registration
 
-from pagnol_jax.models import config
-from pagnol_jax.sharding import mesh
-from pagnol_jax.train import run
+{imports}
 
 {includes}
 
@@ -160,10 +161,18 @@ run.train.microbatches = {microbatches}
 """
 
 
-def gin_text(chosen: Plan, files: list[str], overrides: list[str]) -> str:
-    """A gin file that trains the run of `files` with the chosen layout."""
+NEEDED = {
+    "config": "from pagnol_jax.models import config",
+    "mesh": "from pagnol_jax.sharding import mesh",
+    "run": "from pagnol_jax.train import run",
+}
+
+
+def gin_text(chosen: Plan, files: list[str], overrides: list[str], imports: dict[str, str]) -> str:
+    """A gin file that trains the run of `files` with the chosen layout. `imports` are those of the files, by name."""
     compiled = chosen.compiled
     topology = compiled.topology
+    used = {*NEEDED, *(name for name in imports if any(line.startswith(f"{name}.") for line in overrides))}
     slices = f"{topology.num_slices} slices of " if topology.num_slices > 1 else ""
     return GIN.format(
         topology=slices + topology.name,
@@ -174,6 +183,7 @@ def gin_text(chosen: Plan, files: list[str], overrides: list[str]) -> str:
         ratio=compiled.flops_ratio,
         bound=compiled.mfu_bound,
         binds=compiled.roofline.binds,
+        imports="\n".join(sorted({line for name, line in (imports | NEEDED).items() if name in used})),
         includes="\n".join([*(f"include '{file}'" for file in files), *overrides]),
         remat=chosen.layout.remat,
         microbatches=chosen.layout.microbatches,

@@ -1,4 +1,7 @@
-"""Collectives of a compiled program: what each device sends, and over which axes of the mesh."""
+"""Collectives of a compiled program: what each device sends, and over which axes of the mesh.
+
+Only the first axis, `data`, crosses slices (`sharding.mesh`).
+"""
 
 import math
 import re
@@ -11,6 +14,9 @@ import numpy as np
 from pagnol_jax.tpu.hlo import Instruction
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
+
+
+NETWORK = "send between slices"
 
 
 class Collective(NamedTuple):
@@ -30,6 +36,9 @@ def collective(
     Bytes are those of a ring: of n devices each sends (n-1)/n of what an all-gather or all-to-all yields or a
     reduce-scatter reads, and twice that for an all-reduce.
     """
+    if instruction.op == "send" and "xla_megascale_runtime" in instruction.attributes:
+        # The last leg between slices: each chip hands its part of what its slice has summed to the host's network.
+        return Collective(NETWORK, tuple(axis_names[:1]), instruction.arrays[0].bytes)
     kind = instruction.op.removesuffix("-start")
     if kind not in KINDS or instruction.op.endswith("-done"):
         return None
@@ -55,24 +64,48 @@ def collective(
     return Collective(kind, axes, size * factor)
 
 
+MESH = re.compile(
+    r"replica_groups=mesh\[(?P<axes>.*?)\](?:, device_ids=\((?P<ids>\[[\d,]+\](?:T\([\d,]+\))?|[\d,]+)\))?"
+    r"(?: \{(?P<chosen>.*?)\})?"
+)
+IOTA = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
+
+
 def replica_groups(attributes: str, devices: int) -> list[list[int]]:
-    """Groups of devices from any of the forms that XLA prints: listed, iota-transposed, or axes of a mesh."""
-    if found := re.search(r"replica_groups=mesh\[(.*?)\](?:\s*\{(.*?)\})?", attributes):
-        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found[1])}
-        return _mesh_groups(sizes, re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", found[2] or ""))
-    if found := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes):
-        shape, base = ([int(d) for d in found[i].split(",")] for i in (1, 2))
-        ids = np.arange(math.prod(base)).reshape(base)
-        if found[3]:
-            ids = ids.transpose([int(d) for d in found[3].split(",")])
-        return ids.reshape(shape).reshape(-1, shape[-1]).tolist()
+    """Groups of devices from any of the forms that XLA prints: listed, iota-transposed, or axes of a mesh.
+
+    Raises ValueError for a form that is none of them.
+    """
+    if found := MESH.search(attributes):
+        sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", found["axes"])}
+        chosen = re.findall(r"'(\w+)'(?::\((\d+)\)(\d+))?", found["chosen"] or "")
+        order = _iota(found["ids"]) if found["ids"] else np.arange(devices)
+        return order[_mesh_groups(sizes, chosen)].tolist()
+    if found := re.search(r"replica_groups=\[([\d,]+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", attributes):
+        return _iota(found[2]).reshape(_numbers(found[1])).tolist()
     if found := re.search(r"replica_groups=\{(\{.*?\})\}", attributes):
-        return [[int(d) for d in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", found[1])]
+        return [_numbers(group) for group in re.findall(r"\{([\d,]+)\}", found[1])]
+    if re.search(r"replica_groups=(?!\{\})", attributes):
+        raise ValueError(f"replica groups of another form: {attributes[:200]}")
     return [list(range(devices))]
 
 
-def _mesh_groups(sizes: dict[str, int], chosen: list[tuple[str, str, str]]) -> list[list[int]]:
-    """Devices that differ in the chosen axes alone; an axis may be split: (name, size before it, its size)."""
+def _iota(text: str) -> np.ndarray:
+    """'[2,4]T(1,0)': 0..7 as 2 x 4, transposed, flat; a list of numbers is itself."""
+    found = IOTA.fullmatch(text)
+    if not found:
+        return np.array(_numbers(text))
+    ids = np.arange(math.prod(_numbers(found[1]))).reshape(_numbers(found[1]))
+    return (ids.transpose(_numbers(found[2])) if found[2] else ids).ravel()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _mesh_groups(sizes: dict[str, int], chosen: list[tuple[str, str, str]]) -> np.ndarray:
+    """Places that differ in the chosen axes alone [groups, members]; an axis may be split: (name, size before it,
+    its size)."""
     dims: list[int] = []
     inside: list[bool] = []
     parts = {name: (int(before or 1), int(size or sizes[name])) for name, before, size in chosen}
@@ -81,10 +114,10 @@ def _mesh_groups(sizes: dict[str, int], chosen: list[tuple[str, str, str]]) -> l
         for part, taken in ((before, False), (own, name in parts), (size // before // own, False)):
             dims.append(part)
             inside.append(taken)
-    ids = np.arange(math.prod(dims)).reshape(dims)
+    places = np.arange(math.prod(dims)).reshape(dims)
     order = [i for i, taken in enumerate(inside) if not taken] + [i for i, taken in enumerate(inside) if taken]
     size = math.prod(d for d, taken in zip(dims, inside, strict=True) if taken)
-    return ids.transpose(order).reshape(-1, size).tolist()
+    return places.transpose(order).reshape(-1, size)
 
 
 def _crossed(groups: list[list[int]], axis_names: Sequence[str], mesh_shape: Sequence[int]) -> tuple[str, ...]:

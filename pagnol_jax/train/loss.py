@@ -128,7 +128,12 @@ _total.defvjp(_total_and_gradient, _scale_gradient)
 def _scattered(head_gradient: jax.Array, shards: _Shards) -> jax.Array:
     """A device's part of the sum over the positions of all: [d, V/n] -> [d/m, V/n]."""
     for axis in shards.width:
-        head_gradient = jax.lax.psum_scatter(head_gradient, axis, scatter_dimension=0, tiled=True)
+        if axis in shards.positions:
+            head_gradient = jax.lax.psum_scatter(head_gradient, axis, scatter_dimension=0, tiled=True)
+        else:  # too few rows to split: all devices along it made the same sum
+            rows = head_gradient.shape[0] // jax.lax.axis_size(axis)
+            start = jax.lax.axis_index(axis) * rows
+            head_gradient = jax.lax.dynamic_slice_in_dim(head_gradient, start, rows)
     return jax.lax.psum(head_gradient, tuple(axis for axis in shards.positions if axis not in shards.width))
 
 

@@ -14,6 +14,7 @@ from pagnol_jax.tpu.cost import Accountant, Cost
 from pagnol_jax.tpu.hlo import parse
 from pagnol_jax.tpu.roofline import bandwidth, roofline
 from pagnol_jax.tpu.topology import Topology, topology
+from pagnol_jax.tpu.traffic import NETWORK
 
 
 def cost(topology: Topology, function: Callable, *shapes: tuple[int, ...], specs=None, sizes=(1, 2, 4, 1)) -> Cost:
@@ -115,14 +116,13 @@ def test_links_of_a_torus() -> None:
     ):
         there = topology(name)
         mesh = make_mesh(*sizes, devices=there.devices)
-        assert bandwidth(("fsdp",), there, mesh) == (expected * there.chip.link_bandwidth, False)
+        assert bandwidth(("fsdp",), there, mesh) == expected * there.chip.link_bandwidth
 
 
 def test_slices_are_joined_by_their_network_alone() -> None:
-    """All chips of a slice sum a gradient first; each sends its part of the sum to the other slice."""
     there = topology("v5e:2x4", num_slices=2)
     mesh = make_mesh(2, 8, 1, 1, devices=there.devices)
-    assert bandwidth(("data",), there, mesh) == (0, True)
-    line = roofline(Cost(traffic={("all-reduce", ("data", "fsdp")): 8e9}), there, mesh)
+    line = roofline(Cost(traffic={(NETWORK, ("data",)): 1e9, ("all-gather", ("fsdp",)): 1e9}), there, mesh)
     assert line.dcn == pytest.approx(1e9 / there.chip.network_bandwidth)
+    assert line.ici == pytest.approx(1e9 / (2 * there.chip.link_bandwidth))
     assert line.binds == "dcn"

@@ -28,6 +28,8 @@ def test_types_with_layouts_and_tuples() -> None:
         ("replica_groups=mesh['axis_0'=2,'axis_1'=2] {'axis_0','axis_1'}", [[0, 1, 2, 3]]),
         ("replica_groups=mesh['axis_0'=4] {'axis_0':(2)2}", [[0, 1], [2, 3]]),
         ("replica_groups=mesh['axis_0'=4] {'axis_0':(1)2}", [[0, 2], [1, 3]]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=2], device_ids=([2,2]T(1,0)) {'axis_0'}", [[0, 1], [2, 3]]),
+        ("replica_groups=mesh['axis_0'=2,'axis_1'=2], device_ids=(0,3,1,2) {'axis_1'}", [[0, 3], [1, 2]]),
         ("replica_groups={}", [[0, 1, 2, 3]]),
     ],
 )
@@ -71,6 +73,11 @@ ENTRY %main (z: f32[16,16]) -> f32[16,16] {
   ROOT %sum = f32[16,16]{1,0} all-reduce(%out), channel_id=1, replica_groups=[4,2]<=[4,2], to_apply=%add
 }
 """
+
+
+def test_an_unknown_form_of_groups_is_an_error() -> None:
+    with pytest.raises(ValueError, match="another form"):
+        replica_groups("replica_groups=@mesh_1, x=y", 4)
 
 
 def test_loops_are_multiplied_and_line_breaks_in_metadata_read() -> None:

@@ -106,9 +106,11 @@ def test_never_holds_all_logits(monkeypatch, differentiate):
 
 
 @pytest.mark.parametrize("sizes", [(8, 1, 1, 1), (2, 2, 2, 1), (1, 4, 2, 1), (2, 2, 1, 2)])
-def test_same_on_every_mesh(monkeypatch, sizes):
+@pytest.mark.parametrize("batch", [8, 2])
+def test_same_on_every_mesh(monkeypatch, sizes, batch):
+    """Also where there are too few rows to split over all that would split them."""
     monkeypatch.setitem(loss.CHUNK, "cpu", 24)
-    features, head, targets, weights = inputs(batch=8)
+    features, head, targets, weights = inputs(batch=batch)
     expected = gradients(plain, features, head, targets, weights, 1e-3)
     mesh = make_mesh(*sizes)
     with jax.set_mesh(mesh):
