@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.machine import describe, save
-from benchmarks.peers.shapes import BETAS, CLIP_NORM, EPSILON, LEARNING_RATE, SHAPES, WEIGHT_DECAY, Peer, Shape
+from benchmarks.peers.shapes import BETAS, CLIP_NORM, EPSILON, LARGE, LEARNING_RATE, SHAPES, WEIGHT_DECAY, Peer, Shape
 
 TRAINERS = ("ours", "hand_written", "hugging_face")
+ALL_SHAPES = SHAPES | LARGE
 SECONDS = 3.0  # a turn
 
 
@@ -40,6 +41,7 @@ def build(shape: Shape, dtype: str) -> Ours:
     from pagnol_jax.models import activations, positions
     from pagnol_jax.models.config import GPTConfig
     from pagnol_jax.sharding.mesh import make_mesh
+    from pagnol_jax.sharding.rules import platform
     from pagnol_jax.train import optimizer
     from pagnol_jax.train.cpu import keep_memory
     from pagnol_jax.train.step import make_steps
@@ -55,7 +57,8 @@ def build(shape: Shape, dtype: str) -> Ours:
         activation=activations.gelu(),
         tie_embeddings=shape.tied,
         dtype=dtype,
-        unroll=shape.num_layers,
+        unroll=shape.num_layers if platform() == "cpu" else 1,
+        remat=None if platform() == "cpu" else "dots",
     )
     constant = optimizer.Schedule("constant", lambda step: LEARNING_RATE)
     adamw = optimizer.adamw(constant, *BETAS, EPSILON, WEIGHT_DECAY, CLIP_NORM)
@@ -105,7 +108,8 @@ class Trainer:
 
     def __init__(self, name: str, shape: str, dtype: str) -> None:
         command = [sys.executable, "-m", "benchmarks.training", "--serve", name, shape, dtype]
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "JAX_PLATFORMS": "cpu"}
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        environment |= {"JAX_PLATFORMS": "cpu"} if shape in SHAPES else {}
         self.process = subprocess.Popen(
             command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -126,21 +130,21 @@ class Trainer:
         self.process.wait()
 
 
-def compare(shape: str, dtype: str, rounds: int) -> dict[str, Any]:
+def compare(shape: str, dtype: str, rounds: int, names: tuple[str, ...] = TRAINERS) -> dict[str, Any]:
     """Tokens/s of every trainer in every round. Raises AssertionError where they do not do the same work."""
-    trainers = {name: Trainer(name, shape, dtype) for name in TRAINERS}
+    trainers = {name: Trainer(name, shape, dtype) for name in names}
     starts = {name: trainer.start for name, trainer in trainers.items()}
     assert len({start["parameters"] for start in starts.values()}) == 1, starts
     first = [start["first_loss"] for start in starts.values()]
     assert max(first) - min(first) < 0.1, starts
-    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in TRAINERS}
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for _ in range(rounds):
         for name, trainer in trainers.items():
             turns[name].append(trainer.turn())
     for name, trainer in trainers.items():
         trainer.close()
         assert turns[name][-1]["loss"] < starts[name]["first_loss"], f"{name} does not learn"
-    tokens = SHAPES[shape].batch * SHAPES[shape].length
+    tokens = ALL_SHAPES[shape].batch * ALL_SHAPES[shape].length
     speeds = {name: [tokens * t["steps"] / t["seconds"] for t in found] for name, found in turns.items()}
     return {"shape": shape, "dtype": dtype, "tokens_per_second": speeds}
 
@@ -166,7 +170,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.serve:
         trainer, shape, dtype = args.serve
-        return serve(trainer, SHAPES[shape], dtype)
+        return serve(trainer, ALL_SHAPES[shape], dtype)
     print("| shape | dtype | pagnol_jax, tokens/s | PyTorch by hand | transformers | / by hand | / transformers |")
     print("|---|---|---|---|---|---|---|")
     machine, results = describe(), []

@@ -56,6 +56,15 @@ def hand_written(shape: Shape, dtype: str) -> Peer:
     return _peer(model, model, shape, dtype)
 
 
+def compiled(shape: Shape, dtype: str) -> Peer:
+    """The hand-written model through `torch.compile`, on a GPU if there is one."""
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = GPT(shape).to(device)
+    return _peer(model, torch.compile(model), shape, dtype, device)
+
+
 def hugging_face(shape: Shape, dtype: str) -> Peer:
     torch.manual_seed(0)
     config = transformers.GPT2Config(
@@ -76,11 +85,13 @@ def hugging_face(shape: Shape, dtype: str) -> Peer:
     return _peer(model, lambda ids: model(input_ids=ids).logits, shape, dtype)
 
 
-def _peer(model: nn.Module, logits: Callable[[torch.Tensor], torch.Tensor], shape: Shape, dtype: str) -> Peer:
+def _peer(
+    model: nn.Module, logits: Callable[[torch.Tensor], torch.Tensor], shape: Shape, dtype: str, device: str = "cpu"
+) -> Peer:
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, BETAS, EPSILON, WEIGHT_DECAY, fused=True)
-    tokens = torch.from_numpy(shape.tokens())
+    tokens = torch.from_numpy(shape.tokens()).to(device)
     inputs, targets = tokens[:, :-1].contiguous(), tokens[:, 1:].reshape(-1)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+    autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
