@@ -29,12 +29,12 @@ def free_port() -> int:
 
 
 def start(
-    tiny: Tiny, run_dir: Path | str, processes: int, *more: object, devices: int = 1
+    tiny: Tiny, run_dir: Path | str, processes: int, *more: object, devices: int = 1, **variables: str
 ) -> list[subprocess.Popen[str]]:
     """The tiny run on that many processes of `devices` devices each."""
     port = free_port()
     return [
-        tiny.start(*tiny.command(run_dir, *more), *flags(processes, process, port), devices=devices)
+        tiny.start(*tiny.command(run_dir, *more), *flags(processes, process, port), devices=devices, **variables)
         for process in range(processes)
     ]
 
@@ -45,9 +45,11 @@ def ends(processes: list[subprocess.Popen[str]]) -> list[Result]:
     return [result._replace(errors=[x for x in result.errors if x != TENSORBOARD]) for result in results]
 
 
-def train(tiny: Tiny, run_dir: Path | str, processes: int, *more: object, devices: int = 1) -> list[Result]:
+def train(
+    tiny: Tiny, run_dir: Path | str, processes: int, *more: object, devices: int = 1, **variables: str
+) -> list[Result]:
     """The tiny run on several processes, to its end."""
-    return ends(start(tiny, run_dir, processes, *more, devices=devices))
+    return ends(start(tiny, run_dir, processes, *more, devices=devices, **variables))
 
 
 def newest(run_dir: Path) -> int:

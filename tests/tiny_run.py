@@ -72,8 +72,10 @@ class Tiny(NamedTuple):
     def gin(self) -> Path:
         return self.folder / "tiny.gin"
 
-    def start(self, *arguments: object, devices: int = 1, tensorflow: bool = False) -> subprocess.Popen[str]:
-        """`pagnol` with these arguments, in a process of its own."""
+    def start(
+        self, *arguments: object, devices: int = 1, tensorflow: bool = False, **variables: str
+    ) -> subprocess.Popen[str]:
+        """`pagnol` with these arguments, in a process of its own with these environment variables."""
         cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         paths = [str(ROOT)] if tensorflow else [str(ROOT), str(self.folder / "shim")]
         environment = os.environ | {
@@ -81,6 +83,7 @@ class Tiny(NamedTuple):
             "XLA_FLAGS": f"{cheap} --xla_force_host_platform_device_count={devices}",
             "PAGNOL_CACHE": str(self.folder / "cache"),
             "PYTHONPATH": os.pathsep.join(paths),
+            **variables,
         }
         environment.pop("PAGNOL_DATA_DIR", None)
         return subprocess.Popen(
@@ -92,17 +95,17 @@ class Tiny(NamedTuple):
             text=True,
         )
 
-    def run(self, *arguments: object, devices: int = 1, tensorflow: bool = False) -> Result:
+    def run(self, *arguments: object, devices: int = 1, tensorflow: bool = False, **variables: str) -> Result:
         """`pagnol` with these arguments, to its end."""
-        return finish(self.start(*arguments, devices=devices, tensorflow=tensorflow))
+        return finish(self.start(*arguments, devices=devices, tensorflow=tensorflow, **variables))
 
     def command(self, run_dir: Path | str, *more: object) -> list[object]:
         """The arguments that train the tiny run in `run_dir`."""
         return ["train", "--gin_file", self.gin, "--run_dir", run_dir, *more]
 
-    def train(self, run_dir: Path | str, *more: object, devices: int = 1) -> Result:
+    def train(self, run_dir: Path | str, *more: object, devices: int = 1, **variables: str) -> Result:
         """The tiny run, to its end."""
-        return self.run(*self.command(run_dir, *more), devices=devices)
+        return self.run(*self.command(run_dir, *more), devices=devices, **variables)
 
 
 class NoTensorBoard:

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from pagnol_jax.data import mirror
 from pagnol_jax.data.batches import MixtureBatches
 from pagnol_jax.data.cache import build, fingerprints
-from pagnol_jax.data.disk import cache_root
+from pagnol_jax.data.disk import at, cache_root, is_remote
 from pagnol_jax.data.mixture import Mixture, check, folder_name
 from pagnol_jax.data.store import MANIFEST, REBUILD, Cache, open_cache
 from pagnol_jax.errors import UserError
@@ -31,32 +32,60 @@ def prepare(
 ) -> Cache:
     """Opens the mixture's cache, at once where it is built; else trains the tokenizer and builds it.
 
-    cache_dir: `cache_root()` by default. workers: processes, by default one a core. Raises UserError where
-    the corpora changed since the cache was built (unless `overwrite`), and for bad input.
+    cache_dir: `$PAGNOL_CACHE` by default, else `cache_root()`. One in an object store is copied to `cache_root()`,
+    or built there and copied back. workers: processes, by default one a core. Raises UserError where the corpora
+    changed since the cache was built (unless `overwrite`), and for bad input.
     """
     check(mixture)
-    folder = _folder(mixture, cache_dir)
-    if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
+    folder, remote = _folders(mixture, cache_dir)
     try:
-        if not (folder / MANIFEST).exists():
+        if overwrite and remote:
+            mirror.clear(remote, folder)
+        elif overwrite:
+            shutil.rmtree(folder, ignore_errors=True)
+        if remote:
+            with _only_builder(folder):
+                _copy_or_build(mixture, folder, remote, workers)
+        elif not (folder / MANIFEST).exists():
             with _only_builder(folder):
                 if not (folder / MANIFEST).exists():
                     build(mixture, folder, workers or os.cpu_count() or 1)
-        return open_built(mixture, cache_dir)
+        return _opened(mixture, folder)
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: {error.strerror}; finished shards are kept") from None
+        what = error.strerror or error
+        raise UserError(f"{error.filename or remote or folder}: {what}; finished shards are kept") from None
+
+
+def _copy_or_build(mixture: Mixture, folder: Path, remote: Path, workers: int | None) -> None:
+    if (remote / MANIFEST).exists():
+        return mirror.download(remote, folder)
+    if not (folder / MANIFEST).exists():
+        build(mixture, folder, workers or os.cpu_count() or 1)
+    mirror.upload(folder, remote)
 
 
 def open_built(mixture: Mixture, cache_dir: str | Path | None = None) -> Cache:
     """The mixture's cache, never building it; raises UserError where it is missing or its sources changed."""
-    cache = open_cache(_folder(mixture, cache_dir))
+    folder, remote = _folders(mixture, cache_dir)
+    if remote and (remote / MANIFEST).exists():
+        with _only_builder(folder):
+            mirror.download(remote, folder)
+    return _opened(mixture, folder)
+
+
+def _opened(mixture: Mixture, folder: Path) -> Cache:
+    cache = open_cache(folder)
     _notice_changes(mixture, cache)
     return cache
 
 
-def _folder(mixture: Mixture, cache_dir: str | Path | None) -> Path:
-    return Path(cache_dir or cache_root()) / "tokens" / folder_name(mixture)
+def _folders(mixture: Mixture, cache_dir: str | Path | None) -> tuple[Path, Path | None]:
+    """Where the cache is on disk, and where in an object store if it is kept there."""
+    root = cache_dir or os.environ.get("PAGNOL_CACHE") or cache_root()
+    name = folder_name(mixture)
+    if is_remote(root):
+        return cache_root() / "tokens" / name, at(root) / "tokens" / name
+    return Path(root) / "tokens" / name, None
 
 
 def _notice_changes(mixture: Mixture, cache: Cache) -> None:

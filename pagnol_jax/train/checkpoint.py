@@ -6,7 +6,6 @@ import inspect
 import json
 import logging
 import re
-import shutil
 import sys
 import warnings
 import zlib
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from pagnol_jax.data.disk import is_remote
 from pagnol_jax.errors import UserError
 from pagnol_jax.train import hosts
 from pagnol_jax.train.step import State
@@ -36,7 +36,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int = 3) -> None:
         ButAbandonedReads.install()
-        self.folder = folder.absolute()
+        self.folder = folder if is_remote(folder) else folder.absolute()
         if hosts.first():
             self.folder.mkdir(parents=True, exist_ok=True)
         hosts.exchange()
@@ -133,8 +133,10 @@ class Checkpoints:
         if hosts.first():
             for step in steps:
                 folder.mkdir(exist_ok=True)
-                shutil.rmtree(folder / str(step), ignore_errors=True)
-                shutil.move(self.folder / str(step), folder / str(step))
+                earlier, now = epath.Path(self.folder / str(step)), epath.Path(folder / str(step))
+                if now.exists():
+                    now.rmtree()
+                earlier.rename(now)
         hosts.exchange()
         self.manager.reload()
 

@@ -59,7 +59,7 @@ def _newest(folder: RunFolder, read: Callable[[Path], T]) -> T:
     for step in steps:
         try:
             with quiet_reading():
-                return read(folder.checkpoints.absolute() / str(step))
+                return read(folder.checkpoints / str(step))
         except Exception as error:  # whatever orbax, tensorstore or a checksum find wrong with it
             damage = f"step {step}: {one_line(error)}"
     raise UserError(f"{folder.path}: no checkpoint can be read ({damage})")

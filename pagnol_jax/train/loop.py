@@ -152,6 +152,8 @@ class Loop:
         if evaluate:
             self._evaluate(done, state)
         if checkpoint:
+            if hosts.first():
+                self.folder.keep()
             self.log.flush()
             self.checkpoints.save(state, self.identity)
 
@@ -176,7 +178,8 @@ class Loop:
         self.checkpoints.wait()
         if hosts.first():
             kept.parent.mkdir(exist_ok=True)
-            np.savez(kept, **self.data.batch(step - 1)._asdict())
+            with kept.open("wb") as file:
+                np.savez(file, **self.data.batch(step - 1)._asdict())
         raise UserError(f"{what} at step {step}; its batch is kept in {kept}")
 
     def _evaluate(self, step: int, state: State) -> None:

@@ -15,10 +15,13 @@ import importlib.metadata
 import json
 import os
 import platform
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pagnol_jax.data.disk import at, is_remote
 from pagnol_jax.errors import UserError
 from pagnol_jax.train import hosts
 from pagnol_jax.train.tensorboard import TensorBoard
@@ -37,6 +40,9 @@ def versions() -> dict[str, str]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replaces `path` in one step: a kill leaves the old file or the new one, a full disk (UserError) the old."""
+    if is_remote(path):  # an object is there whole or not at all
+        path.write_text(text)
+        return
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -53,11 +59,14 @@ class RunFolder:
     """Reads and writes a run's files (not its checkpoints)."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = at(path)
+        self._mark = f"{socket.gethostname()} {os.getpid()} {time.time()}"
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        """An absolute path, as orbax wants it."""
+        folder = self.path / "checkpoints"
+        return folder if is_remote(folder) else folder.absolute()
 
     @property
     def tokenizer(self) -> Path:
@@ -74,8 +83,13 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Creates the folder and keeps it from other processes; one that ends, however it ends, lets go of it.
 
+        An object store has no locks: there the last to come puts its mark, and `keep` ends the one before.
         Raises UserError if another process trains here.
         """
+        if is_remote(self.path):
+            (self.path / "lock").write_text(self._mark)
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("w") as file:
             try:
@@ -83,6 +97,12 @@ class RunFolder:
             except BlockingIOError:
                 raise UserError(f"{self.path}: another process is training here") from None
             yield
+
+    def keep(self) -> None:
+        """Raises UserError where another process has come to train in an object store since `locked`."""
+        if is_remote(self.path) and (mark := (self.path / "lock").read_text()) != self._mark:
+            host, process, _ = mark.split(" ")
+            raise UserError(f"{self.path}: process {process} on {host} has begun to train here, this one ends")
 
     @contextlib.contextmanager
     def shared(self, record: dict[str, Any], tokenizer: Path, config: str) -> Iterator[None]:
@@ -143,11 +163,48 @@ def _step(line: str) -> float:
         return float("inf")
 
 
+class Lines:
+    """A file on disk that lines are appended to."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, line: str) -> None:
+        self._file.write(line)
+
+    def flush(self) -> None:
+        """Returns when every line is on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class RemoteLines:
+    """The same in an object store, which cannot append: held in memory, and written whole at every flush."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = [path.read_text()] if path.exists() else []
+
+    def write(self, line: str) -> None:
+        self._lines.append(line)
+
+    def flush(self) -> None:
+        """Returns when every line is in the store."""
+        self._lines = ["".join(self._lines)]
+        self._path.write_text(self._lines[0])
+
+    def close(self) -> None: ...
+
+
 class Log:
     """Appends to metrics.jsonl and speed.jsonl, and mirrors both in TensorBoard."""
 
     def __init__(self, folder: RunFolder) -> None:
-        self._files = {name: (folder.path / f"{name}.jsonl").open("a") for name in ("metrics", "speed")}
+        lines = RemoteLines if is_remote(folder.path) else Lines
+        self._files = {name: lines(folder.path / f"{name}.jsonl") for name in ("metrics", "speed")}
         self._tensorboard = TensorBoard(folder.path / "tensorboard")
 
     def write(self, file: str, prefix: str, line: dict[str, Any]) -> None:
@@ -157,10 +214,9 @@ class Log:
         self._tensorboard.write(line["step"], scalars)
 
     def flush(self) -> None:
-        """Returns when every line is on disk."""
+        """Returns when every line is where it is kept."""
         for file in self._files.values():
             file.flush()
-            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Flushes and closes, every file though one fails."""

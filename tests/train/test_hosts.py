@@ -12,6 +12,9 @@ from tiny_run import Result, Tiny, assert_same_run, note
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]
+# Over four devices the network sums in another order than memory does. AdamW makes a whole step of that rounding where
+# the gradient is nothing else (a bias of keys, to which softmax is blind), so steps are few and small.
+SMALL = ("--gin.TOTAL_STEPS=12", "--gin.LEARNING_RATE=1e-4")
 LONG = "--gin.TOTAL_STEPS=5000"  # so that it is still under way when something happens to it
 
 
@@ -115,6 +118,7 @@ def test_a_damaged_part_is_damage_for_all(tiny: Tiny, two: Path, tmp_path: Path)
     assert (run_dir / "damaged" / "60").is_dir()
 
 
+@pytest.mark.slow
 def test_divergence_is_told_once(tiny: Tiny, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     results = train(tiny, run_dir, 2, "--gin.LEARNING_RATE=1e20", "--gin.run.train.checkpoint_every=1")
@@ -130,9 +134,9 @@ def test_divergence_is_told_once(tiny: Tiny, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("processes", "devices"), [(2, 2), (4, 1)])
 def test_four_devices_are_one_mesh(tiny: Tiny, tmp_path: Path, processes: int, devices: int) -> None:
-    assert tiny.train(tmp_path / "alone", devices=4).status == 0
+    assert tiny.train(tmp_path / "alone", *SMALL, devices=4).status == 0
     for name in ("once", "twice"):
-        assert_done(train(tiny, tmp_path / name, processes, devices=devices))
+        assert_done(train(tiny, tmp_path / name, processes, *SMALL, devices=devices))
     assert_close(tmp_path / "once", tmp_path / "alone", 1e-6, state=1e-6)
     assert_same_run(tmp_path / "twice", tmp_path / "once")
 
@@ -141,7 +145,7 @@ def test_four_devices_are_one_mesh(tiny: Tiny, tmp_path: Path, processes: int, d
 @pytest.mark.parametrize("axes", [{"sequence": 2, "data": 1}, {"tensor": 2, "data": 1}, {"sequence": 2, "fsdp": 2}])
 def test_rows_and_models_split_over_hosts(tiny: Tiny, tmp_path: Path, axes: dict[str, int]) -> None:
     """Two hosts with halves of one row, halves of one model, and four with both."""
-    mesh = [f"--gin.mesh.make_mesh.{axis}={size}" for axis, size in axes.items()]
+    mesh = [*SMALL, *(f"--gin.mesh.make_mesh.{axis}={size}" for axis, size in axes.items())]
     count = 4 if "fsdp" in axes else 2
     assert tiny.train(tmp_path / "alone", *mesh, devices=count).status == 0
     assert_done(train(tiny, tmp_path / "run", count, *mesh))
