@@ -18,10 +18,11 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "tpu"
 PAGE = ROOT / "docs" / "tpu.md"
 SIZES = ("xxs", "xs", "s", "m", "l", "xl")
-TOPOLOGIES = ("v4:2x2x1", "v4:4x4x4", "v5e:4x4", "v5p:2x2x4", "v5p:4x8x8", "v6e:2x4", "v6e:16x16")
+TOPOLOGIES = ("v4:2x2x1", "v5e:4x4", "v5p:4x4x4", "v6e:16x16")  # 4 to 256 chips
 PAIRS = [
     *((f"pagnol_{size}", topology, 1) for topology in TOPOLOGIES for size in SIZES),
-    ("pagnol_xl", "v5e:2x4", 1),
+    ("pagnol_xl", "v5p:2x2x1", 1),
+    ("pagnol_xl", "v4:4x4x4", 1),
     ("pagnol_xl", "v5e:16x16", 1),
     ("pagnol_xl", "v5e:16x16", 2),
     ("falcon_7b", "v5e:16x16", 1),

@@ -54,7 +54,8 @@ def _activation_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float
     """What the blocks keep, one block's own needs, and the loss: a chunk of logits, the head and its gradient."""
     d, kv = config.d_model, config.kv_heads * config.head_dim
     inner = (1 + config.activation.gated) * config.feed_forward
-    split = (d * 2 + 2 * kv + inner) / layout.tensor  # query and attended, keys and values, feed-forward
+    lanes = max(1, 128 / config.head_dim)  # a head narrower than a tile lies in a whole one
+    split = ((2 * d + 2 * kv) * lanes + inner) / layout.tensor  # query and attended, keys and values, feed-forward
     kept = {"full": 2 * d, "dots": 2 * (2 * d + split), None: 4 * (3 * d + split) + 2 * inner / layout.tensor}
     working = 16 * d + 12 * split
     vocab = config.padded_vocab / layout.tensor
