@@ -121,9 +121,9 @@ class RunFolder:
             yield
 
     def _seen(self) -> str:
-        """run.json as this host reads it."""
+        """run.json as this host reads it, in short."""
         path = self.path / "run.json"
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+        return hosts.digest(path.read_text(encoding="utf-8")) if path.exists() else ""
 
     def open(self, record: dict[str, Any], tokenizer: Path, config: str) -> None:
         """Writes what the run is, or checks that what the folder holds is the same experiment.

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pagnol_jax.cli.main import main
 from pagnol_jax.errors import UserError
 from pagnol_jax.train.hosts import join
 from pagnol_jax.train.hosts.join import Place, place
+from pagnol_jax.train.hosts.link import Link
 
 pytestmark = pytest.mark.usefixtures("quick")
 __all__ = ["quick"]
@@ -181,3 +183,20 @@ def test_a_ladder_on_two_hosts(tiny: Tiny, tmp_path: Path) -> None:
     results = ends([tiny.start(*ladder, *flags(2, process, port)) for process in range(2)])
     assert [x.status for x in results] == [0, 0]
     assert all((tmp_path / "out" / name / "checkpoints" / "12").is_dir() for name in ("d16", "d32"))
+
+
+def test_what_hosts_say_may_be_long() -> None:
+    """Four links in one process, and messages longer than a stream's usual limit."""
+    port = free_port()
+    with ThreadPoolExecutor(4) as pool:
+        links = list(pool.map(lambda process: Link("127.0.0.1", port, process, 4, 30.0), range(4)))
+        assert len({link.joined.result(30) for link in links}) == 4
+        for turn in range(3):
+            said = [f"{turn} {process} " + "é" * 100_000 for process in range(4)]
+            heard = list(pool.map(lambda link, text: link.exchange(text), links, said))
+            assert heard == [said] * 4
+        for link in links:
+            link.leaving = True
+        list(pool.map(Link.leave, links))
+    assert links[0].hub is not None
+    assert links[0].hub.gone == {0, 1, 2, 3}

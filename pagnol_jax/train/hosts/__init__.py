@@ -5,6 +5,7 @@ process alone. `hub` runs beside process 0, `link` in every process, on one TCP 
 """
 
 from pagnol_jax.train.hosts.join import (
+    digest,
     exchange,
     first,
     first_before_others,
@@ -17,6 +18,7 @@ from pagnol_jax.train.hosts.join import (
 )
 
 __all__ = [
+    "digest",
     "exchange",
     "first",
     "first_before_others",

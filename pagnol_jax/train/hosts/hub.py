@@ -54,7 +54,7 @@ class Hub:
         while not self.all_gone.is_set():
             now = time.monotonic()
             for member in [m for m in self.members.values() if m.process not in self.gone]:
-                await send(member.writer, beat=True)
+                send(member.writer, beat=True)
                 if now - member.heard[0] > SILENCE:
                     await self.decide(Verdict(RETRY, f"{self.called(member)} does not answer"))
             await asyncio.sleep(BEAT)
@@ -92,14 +92,14 @@ class Hub:
         """A process, from its coming to its end."""
         index = hello["process"]
         if hello["of"] != self.count:
-            return await send(writer, refused=f"--num_processes is {hello['of']} here and {self.count} on host 0")
+            return send(writer, refused=f"--num_processes is {hello['of']} here and {self.count} on host 0")
         if index in self.members or self.verdict:
-            return await send(writer, busy=f"another process {index} is there already")
+            return send(writer, busy=f"another process {index} is there already")
         member = self.members[index] = Member(index, hello["name"], writer, [time.monotonic()])
         if len(self.members) == self.count:
             self.started.set()
             for each in self.members.values():
-                await send(each.writer, go=True)
+                send(each.writer, go=True)
         while (message := await receive(reader)) is not None:
             member.heard[0] = time.monotonic()
             await self.hear(member, message)
@@ -115,7 +115,7 @@ class Hub:
             if len(values) == self.count:
                 del self.said[message["say"]]
                 for each in self.members.values():
-                    await send(each.writer, heard=message["say"], values=[values[i] for i in range(self.count)])
+                    send(each.writer, heard=message["say"], values=[values[i] for i in range(self.count)])
         elif "end" in message:
             verdict = Verdict(message["end"], message["line"])
             self.later(self.decide(verdict, GRACE if member.process else 0))
@@ -136,9 +136,9 @@ class Hub:
         self.verdict = verdict
         others = [m for m in self.members.values() if m.process]
         for member in others:
-            await send(member.writer, verdict=list(verdict))
+            send(member.writer, verdict=list(verdict))
         end = time.monotonic() + FAREWELL
         while time.monotonic() < end and not all(m.process in self.gone for m in others):
             await asyncio.sleep(0.02)
         if 0 in self.members:
-            await send(self.members[0].writer, verdict=list(verdict))
+            send(self.members[0].writer, verdict=list(verdict))

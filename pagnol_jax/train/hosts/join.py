@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import re
@@ -93,6 +94,7 @@ def joined(here: Place | None) -> Iterator[None]:
         link.end(BAD_INPUT, line if here.process == 0 else f"{link.called}: {line}")
     except BaseException as error:
         _fail(link, error)
+    link.leaving = True
     import jax
 
     jax.distributed.shutdown()
@@ -126,9 +128,11 @@ def _fail(link: Link, error: BaseException) -> None:
     """Ends the process with the traceback of its own error, unless a lost host is what is behind it."""
     time.sleep(_patience(error))  # in which the link may end the process
     link.fail(error)
+    if isinstance(error, KeyboardInterrupt):
+        os._exit(130)
     traceback.print_exception(error)
     sys.stderr.flush()
-    os._exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+    os._exit(1)
 
 
 def _patience(error: BaseException) -> float:
@@ -174,10 +178,16 @@ def first_before_others(action: Callable[[], T]) -> T:
 
 def same(what: dict[str, Any]) -> None:
     """Raises UserError where hosts were started with different settings, naming these."""
-    ours, *others = (json.loads(text) for text in exchange(json.dumps(what)))
+    said = {key: digest(json.dumps(value, sort_keys=True)) for key, value in what.items()}
+    ours, *others = (json.loads(text) for text in exchange(json.dumps(said)))
     for index, other in enumerate(others, start=1):
         if different := sorted(key for key in ours if ours[key] != other.get(key)):
             raise UserError(f"host {index} was started with another {' and '.join(different)} than host 0")
+
+
+def digest(text: str) -> str:
+    """A few characters that say whether two hosts have the same text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def on_loss(advice: Callable[[], str]) -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from pagnol_jax.train.hosts.hub import FAREWELL, Hub
-from pagnol_jax.train.hosts.wire import BEAT, RETRY, SILENCE, Message, Verdict, called, pump, receive, send
+from pagnol_jax.train.hosts.wire import BEAT, LONGEST, RETRY, SILENCE, Message, Verdict, called, pump, receive, send
 
 ADVICE = 3.0  # seconds to look up what there is to go on from
 PATIENCE = 30.0  # seconds that an earlier run has to give up the port
@@ -68,19 +68,21 @@ class Link:
 
     def leave(self) -> None:
         """The end as it should be; process 0 stays until all have gone."""
-        self.leaving = True
-        self._do(self._send(bye=True))
+        said = asyncio.run_coroutine_threadsafe(self._leave(), self.loop)
+        with contextlib.suppress(TimeoutError):
+            said.result(SILENCE)
+
+    async def _leave(self) -> None:
+        await self._send(bye=True)
         if self.hub:
-            gone = asyncio.run_coroutine_threadsafe(self.hub.all_gone.wait(), self.loop)
-            with contextlib.suppress(TimeoutError):
-                gone.result(SILENCE)
+            await self.hub.all_gone.wait()
 
     def _do(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     async def _send(self, **message: Any) -> None:
         if self.writer:
-            await send(self.writer, **message)
+            send(self.writer, **message)
 
     def _later(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(coroutine)
@@ -123,7 +125,7 @@ class Link:
             hub = Hub(self.count, free.getsockname()[1], self.start)
         while True:
             try:
-                await asyncio.start_server(hub.serve, None, self.port)
+                await asyncio.start_server(hub.serve, None, self.port, limit=LONGEST)
                 break
             except OSError as error:
                 if time.monotonic() > end - self.start + PATIENCE or error.errno != errno.EADDRINUSE:
@@ -137,7 +139,9 @@ class Link:
         """The hub's first answer; empty where there is none."""
         try:
             seconds = end - time.monotonic()
-            self.reader, self.writer = await asyncio.wait_for(asyncio.open_connection(self.host, self.port), seconds)
+            self.reader, self.writer = await asyncio.wait_for(
+                asyncio.open_connection(self.host, self.port, limit=LONGEST), seconds
+            )
             await self._send(stream="watch", process=self.index, of=self.count, name=self.name)
             return await asyncio.wait_for(receive(self.reader), end + FAREWELL - time.monotonic()) or {}
         except (OSError, ValueError, TimeoutError):
@@ -152,7 +156,7 @@ class Link:
             hub_reader, hub_writer = await asyncio.open_connection(self.host, self.port)
         except OSError:
             return writer.close()
-        await send(hub_writer, stream="jax")
+        send(hub_writer, stream="jax")
         self._later(pump(hub_reader, writer))
         await pump(reader, hub_writer)
         hub_writer.close()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 BEAT = 2.0  # seconds between two signs of life
 SILENCE = 20.0  # seconds without one after which a host is lost
 START = 300.0  # seconds that hosts wait for each other at the start
+LONGEST = 1 << 26  # bytes of a message: what all hosts say to an exchange
 RETRY = 75  # EX_TEMPFAIL of sysexits.h: not the user's fault, try again
 
 Message = dict[str, Any]
@@ -26,13 +27,10 @@ def called(index: int, count: int, name: str) -> str:
     return f"host {index} of {count} ({name})"
 
 
-async def send(writer: asyncio.StreamWriter, **message: Any) -> None:
-    """One message; a connection that is gone is its reader's to notice."""
-    try:
+def send(writer: asyncio.StreamWriter, **message: Any) -> None:
+    """One message, without waiting: neither a host that does not read nor one that is gone keeps the others."""
+    if not writer.is_closing():
         writer.write(json.dumps(message).encode() + b"\n")
-        await writer.drain()
-    except OSError:
-        pass
 
 
 async def receive(reader: asyncio.StreamReader) -> Message | None:
