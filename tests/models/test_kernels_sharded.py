@@ -99,11 +99,9 @@ def test_a_model_on_a_mesh_with_fused_attention() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("heads", [(1, 1), (8, 8)], ids=str)
-@pytest.mark.parametrize("scheme", ["none", "alibi"])
-def test_32768_slots_over_eight_devices(scheme: str, heads: tuple[int, int]) -> None:
-    """As on one device, by the same kernel; packed, so that most blocks are skipped by the one that can skip them."""
-    arrays, mask = inputs(1, 32_768, heads, 8, "float32"), make_mask("packed", 1, 32_768)
-    expected = run("fused", arrays, mask, SCHEMES[scheme])
+def test_32768_slots_over_eight_devices() -> None:
+    """As on one device, by the same kernel; minutes, as it is interpreted."""
+    arrays, mask = inputs(1, 32_768, (1, 1), 8, "float32"), make_mask("packed", 1, 32_768)
+    expected = run("fused", arrays, mask, SCHEMES["none"])
     with jax.set_mesh(make_mesh(data=1, sequence=8)):
-        assert worst(run("fused", arrays, mask, SCHEMES[scheme]), expected) < 1e-5
+        assert worst(run("fused", arrays, mask, SCHEMES["none"]), expected) < 1e-5
