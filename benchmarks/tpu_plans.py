@@ -25,6 +25,7 @@ PAIRS = [
     ("pagnol_xl", "v4:4x4x4", 1),
     ("pagnol_xl", "v5e:16x16", 1),
     ("pagnol_xl", "v5e:16x16", 2),
+    ("pagnol_m_32k", "v5p:4x4x4", 1),
     ("falcon_7b", "v5e:16x16", 1),
     ("falcon_40b", "v5p:8x8x8", 1),
     ("falcon_180b", "v5p:8x8x16", 1),
@@ -79,8 +80,8 @@ TITLES = {"pagnol": "PAGnol-{}", "falcon": "Falcon-{}", "bloom": "BLOOM-{}"}
 
 def title(name: str) -> str:
     """'pagnol_xl' -> 'PAGnol-XL'."""
-    family, size = name.split("_")
-    return TITLES[family].format(size.upper())
+    family, size = name.split("_", 1)
+    return TITLES[family].format(size.upper().replace("_", ", "))
 
 
 def row(plan: dict[str, Any]) -> str:

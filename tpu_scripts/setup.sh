@@ -13,7 +13,7 @@ have 3.10). Done twice, it changes nothing but the code. Refused while a run is 
                        included (default: the checkout this script is in)
   --repository URL     install from git instead
   --ref REF            branch, tag or commit of that repository (default: main)
-  --extras LIST        extras of the package (default: tpu,data)
+  --extras LIST        extras of the package (default: tpu,data,gcs)
 $COMMON_OPTIONS
 
 Exit status: 0 all workers are set up, 1 a command failed, 2 bad usage, 3 a run is under way.
@@ -23,7 +23,7 @@ example:
 TEXT
 }
 
-OPTION+=([checkout]='' [repository]='' [ref]='' [extras]='tpu,data')
+OPTION+=([checkout]='' [repository]='' [ref]='' [extras]='tpu,data,gcs')
 
 check_options() {
   no_command

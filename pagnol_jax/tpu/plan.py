@@ -104,10 +104,10 @@ def _layouts(topology: Topology, batch_size: int, length: int) -> Iterator[Layou
             data, rest = divmod(chips, tensor * sequence * fsdp)
             if rest or data == 0 or data % topology.num_slices:
                 continue
-            rows = batch_size // (data * fsdp)
-            for exponent in range(rows.bit_length()):
+            rows = max(1, batch_size // (data * fsdp))
+            for microbatches in (part for part in range(1, rows + 1) if rows % part == 0):
                 for remat in REMAT:
-                    yield Layout(data, fsdp, tensor, sequence, remat, 1 << exponent)
+                    yield Layout(data, fsdp, tensor, sequence, remat, microbatches)
 
 
 def _misfit(
@@ -115,7 +115,7 @@ def _misfit(
 ) -> tuple[str, str] | None:
     """(axis and size, the size of the model that it does not divide), or None."""
     if batch_size % (layout.microbatches * layout.data * layout.fsdp):
-        return f"data {layout.data} x fsdp {layout.fsdp}", f"do not divide batch_size {batch_size}"
+        return f"data x fsdp {layout.data * layout.fsdp}", f"does not divide batch_size {batch_size}"
     axes = [(name, layout.tensor) for name in ("vocab", "mlp", "heads")]
     axes.append(("embed", layout.fsdp * layout.sequence))
     for logical, parts in axes:

@@ -13,6 +13,7 @@ from pagnol_jax.data.batches import Batch, MixtureBatches
 from pagnol_jax.errors import UserError
 from pagnol_jax.models import gpt
 from pagnol_jax.models.config import GPTConfig
+from pagnol_jax.models.kernels import plain
 from pagnol_jax.sharding import mesh as meshes
 from pagnol_jax.train import run
 from pagnol_jax.train.optimizer import adamw
@@ -64,8 +65,9 @@ def test_models_trace(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", names("runs", "*_*.gin"))
-def test_runs_lower_at_their_own_sizes(file: str) -> None:
+def test_runs_lower_at_their_own_sizes(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The very step of the run, at its batch, length and precision, on eight devices."""
+    monkeypatch.setattr(plain, "QUERY_BLOCK", 4096)  # fewer blocks to trace
     gin_files.parse([file, "mesh/fsdp.gin"], [])
     length, batch_size = (
         gin.query_parameter("LENGTH/macro.value"),
