@@ -167,7 +167,7 @@ class Lines:
     """A file on disk that lines are appended to."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", buffering=1, encoding="utf-8")  # line by line, for whoever watches
 
     def write(self, line: str) -> None:
         self._file.write(line)
