@@ -112,7 +112,7 @@ def setup_calls(archive: Path, node: str = "my-tpu") -> list[list[str]]:
             *WHERE,
             "--worker=all",
         ],
-        ssh("bash pagnol/worker.sh install tpu,data", node),
+        ssh("bash pagnol/worker.sh install tpu,data,gcs", node),
     ]
 
 

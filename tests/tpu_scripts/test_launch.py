@@ -219,7 +219,7 @@ def test_setup_from_a_repository(cloud: Cloud) -> None:
         done = cloud.run("setup.sh", *COMMON, "--repository", str(cloud.checkout), "--ref", branch)
         assert done.returncode == 0, done.stderr
         assert (cloud.home("my-tpu-w0") / "pagnol/source/branch").read_text() == branch
-    install = f"bash pagnol/worker.sh install tpu,data '{cloud.checkout}' two"
+    install = f"bash pagnol/worker.sh install tpu,data,gcs '{cloud.checkout}' two"
     assert cloud.lines("calls")[-1] == ssh(install)
 
 
