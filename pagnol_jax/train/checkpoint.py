@@ -133,6 +133,8 @@ class Checkpoints:
         if hosts.first():
             for step in steps:
                 folder.mkdir(exist_ok=True)
+                if is_remote(folder):  # where a folder is there once something lies in it
+                    (folder / ".folder").write_text("")
                 earlier, now = epath.Path(self.folder / str(step)), epath.Path(folder / str(step))
                 if now.exists():
                     now.rmtree()
