@@ -122,7 +122,7 @@ def hurried(tiny: Tiny, processes: int, process: int, port: int) -> subprocess.P
 
 def test_a_coordinator_that_never_answers(tiny: Tiny) -> None:
     port = free_port()
-    with within(30):
+    with within(240):
         (result,) = ends([hurried(tiny, 2, 1, port)])
     told = f"pagnol: error: the coordinator 127.0.0.1:{port}: no answer within 3 s"
     assert (result.status, result.errors) == (75, [told])
@@ -130,7 +130,7 @@ def test_a_coordinator_that_never_answers(tiny: Tiny) -> None:
 
 def test_a_host_that_never_comes(tiny: Tiny) -> None:
     port = free_port()
-    with within(60):
+    with within(240):
         results = ends([hurried(tiny, 4, process, port) for process in (0, 2)])
     told = "pagnol: error: hosts 1, 3 of 4 did not come within 3 s"
     assert [(x.status, x.errors) for x in results] == [(75, [told])] * 2
@@ -138,7 +138,7 @@ def test_a_host_that_never_comes(tiny: Tiny) -> None:
 
 def test_another_count_is_refused(tiny: Tiny) -> None:
     port = free_port()
-    with within(60):
+    with within(240):
         results = ends([hurried(tiny, 2, 0, port), hurried(tiny, 3, 1, port)])
     assert [x.status for x in results] == [75, 2]
     assert results[0].errors == ["pagnol: error: host 1 of 2 did not come within 3 s"]
@@ -152,7 +152,7 @@ def test_other_settings_on_one_host(tiny: Tiny, tmp_path: Path) -> None:
         tiny.start(*tiny.command(run_dir, f"--gin.TOTAL_STEPS={20 + process}", *flags(2, process, port)))
         for process in range(2)
     ]
-    with within(90):
+    with within(240):
         results = ends(processes)
     told = "pagnol: error: host 1 was started with another total_steps than host 0"
     assert [(x.status, x.errors) for x in results] == [(2, [told]), (2, [])]
@@ -166,7 +166,7 @@ def test_one_host_alone_has_bad_input(tiny: Tiny, tmp_path: Path) -> None:
         tiny.start(*tiny.command(tmp_path / "run", *more, *flags(2, process, port)))
         for process, more in enumerate([[], ["--gin.NO_SUCH=1"]])
     ]
-    with within(90):
+    with within(240):
         results = ends(processes)
     assert [x.status for x in results] == [2, 2]
     assert results[1].errors == []
