@@ -1,6 +1,7 @@
 """Accelerators as values, and what hours of a slice of them compute.
 
-Peaks, memory and bandwidths: jax-ml/scaling-book, "How to Think About TPUs", as Google Cloud's pages on each version state them.
+Peaks, memory and bandwidths: jax-ml/scaling-book, "How to Think About TPUs", as Google Cloud's pages on each version
+state them.
 Slice names are Google Cloud's accelerator types. On chips of two TensorCores they count cores (cloud.google.com,
 "TPU v5p": 4x4x4 is 128 cores and 64 chips; "TPU v4": two TensorCores a chip); v5e and v6e have one core a chip.
 """

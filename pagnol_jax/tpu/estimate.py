@@ -41,7 +41,8 @@ def estimate(config: GPTConfig, chip: Chip, layout: Layout, batch_size: int, len
     memory = _state_bytes(config, layout) + _activation_bytes(config, layout, tokens / layout.microbatches)
     compute = _flops(config, layout, tokens, length) / chip.peak_flops_per_second
     messages = _sent_bytes(config, layout, tokens) / (2 * chip.link_bandwidth)
-    return Estimate(memory, max(compute, messages) + 0.1 * min(compute, messages))
+    hbm = _moved_bytes(config, layout, tokens) / chip.memory_bandwidth
+    return Estimate(memory, max(compute, messages, hbm) + 0.1 * sorted((compute, messages, hbm))[1])
 
 
 def _state_bytes(config: GPTConfig, layout: Layout) -> float:
@@ -52,15 +53,32 @@ def _state_bytes(config: GPTConfig, layout: Layout) -> float:
 
 def _activation_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
     """What the blocks keep, one block's own needs, and the loss: a chunk of logits, the head and its gradient."""
+    d = config.d_model
+    working = 12 * _block_bytes(config, layout)["dots"] / 2
+    vocab = config.padded_vocab / layout.tensor
+    loss = vocab * (10 * min(CHUNK["tpu"], tokens) + 8 * d)
+    return tokens * (config.num_layers * _block_bytes(config, layout)[layout.remat] + working) + loss
+
+
+def _block_bytes(config: GPTConfig, layout: Layout) -> dict[str | None, float]:
+    """What a block keeps of each token, by remat."""
     d, kv = config.d_model, config.kv_heads * config.head_dim
     inner = (1 + config.activation.gated) * config.feed_forward
     lanes = max(1, 128 / config.head_dim)  # a head narrower than a tile lies in a whole one
     split = ((2 * d + 2 * kv) * lanes + inner) / layout.tensor  # query and attended, keys and values, feed-forward
-    kept = {"full": 2 * d, "dots": 2 * (2 * d + split), None: 4 * (3 * d + split) + 2 * inner / layout.tensor}
-    working = 16 * d + 12 * split
-    vocab = config.padded_vocab / layout.tensor
-    loss = vocab * (10 * min(CHUNK["tpu"], tokens) + 8 * d)
-    return tokens * (config.num_layers * kept[layout.remat] + working) + loss
+    return {"full": 2 * d, "dots": 2 * (2 * d + split), None: 4 * (3 * d + split) + 2 * inner / layout.tensor}
+
+
+def _moved_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
+    """HBM traffic: parameters and two moments read and written and gradients read, float32; gathered bfloat16 weights
+    written and read in each direction; some four passes over what blocks make, and three over the head's gradient for
+    every chunk of logits."""
+    optimizer = 4 * 8 * config.parameters() / (layout.fsdp * layout.sequence * layout.tensor)
+    weights = 2 * 6 * layout.microbatches * config.parameters() / layout.tensor
+    blocks = 4 * tokens * config.num_layers * _block_bytes(config, layout)["dots"]
+    chunks = max(layout.microbatches, tokens / CHUNK["tpu"])
+    head = 3 * 4 * chunks * config.d_model * config.padded_vocab / layout.tensor
+    return optimizer + weights + blocks + head
 
 
 def _flops(config: GPTConfig, layout: Layout, tokens: float, length: int) -> float:
