@@ -56,8 +56,7 @@ def place(coordinator: str | None, num_processes: int | None, process_id: int | 
 
 def on_tpu_pod() -> Place | None:
     """The place that the metadata of a TPU VM name; None on other machines and on a TPU VM of its own."""
-    platforms = os.environ.get("JAX_PLATFORMS", "tpu")
-    if "tpu" not in platforms or not (glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")):
+    if "tpu" not in os.environ.get("JAX_PLATFORMS", "tpu") or not tpu_chips():
         return None
     from jax._src.clusters import ClusterEnv
 
@@ -70,6 +69,11 @@ def on_tpu_pod() -> Place | None:
         return None
     host, _, port = address.rpartition(":")
     return Place(host, int(port), index, count)
+
+
+def tpu_chips() -> list[str]:
+    """The device files of this machine's TPU chips."""
+    return glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
 
 
 @contextlib.contextmanager
@@ -105,6 +109,9 @@ def joined(here: Place | None) -> Iterator[None]:
 def _start_jax(here: Place, port: int) -> None:
     """Joins jax's own coordination service, of which process 0 runs the server, at a local port."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what matters is told by the link
+    if not tpu_chips():  # CPUs give up a collective after half a minute: a host may compile or write for longer
+        patience = (f"--xla_cpu_collective_{kind}_seconds={NEVER}" for kind in ("timeout", "call_terminate_timeout"))
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *patience])
     os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - its name
     import logging
 
