@@ -35,7 +35,7 @@ def pagnol(
     line: str,
     *,
     watch: Draw | None = None,
-    every: float = 3.0,
+    every: float = 5.0,
     until: Callable[[], bool] | None = None,
     **environment: str,
 ) -> None:
