@@ -25,7 +25,7 @@ PAIRS = [
     ("pagnol_xl", "v4:4x4x4", 1),
     ("pagnol_xl", "v5e:16x16", 1),
     ("pagnol_xl", "v5e:16x16", 2),
-    ("pagnol_m_32k", "v5p:4x4x4", 1),
+    ("long_m", "v5p:4x4x4", 1),
     ("falcon_7b", "v5e:16x16", 1),
     ("falcon_40b", "v5p:8x8x8", 1),
     ("falcon_180b", "v5p:8x8x16", 1),
@@ -75,13 +75,13 @@ def read() -> list[dict[str, Any]]:
 
 
 WORDS = {"compute": "products", "hbm": "HBM", "ici": "links", "dcn": "network"}
-TITLES = {"pagnol": "PAGnol-{}", "falcon": "Falcon-{}", "bloom": "BLOOM-{}"}
+TITLES = {"pagnol": "PAGnol-{}", "long": "PAGnol-{}, long", "falcon": "Falcon-{}", "bloom": "BLOOM-{}"}
 
 
 def title(name: str) -> str:
     """'pagnol_xl' -> 'PAGnol-XL'."""
-    family, size = name.split("_", 1)
-    return TITLES[family].format(size.upper().replace("_", ", "))
+    family, size = name.split("_")
+    return TITLES[family].format(size.upper())
 
 
 def row(plan: dict[str, Any]) -> str:
@@ -92,7 +92,9 @@ def row(plan: dict[str, Any]) -> str:
     for entry in plan["traffic"]:
         axes = "+".join(entry["axes"])
         sent[axes] = sent.get(axes, 0) + entry["bytes"]
-    traffic = ", ".join(f"{axes} {size / 1e9:.2g}" for axes, size in sorted(sent.items(), key=lambda i: -i[1]))
+    least = max(sent.values(), default=0) / 100
+    largest = [(axes, size / 1e9) for axes, size in sorted(sent.items(), key=lambda item: -item[1]) if size >= least]
+    traffic = ", ".join(f"{axes} {size:,.0f}" if size >= 10 else f"{axes} {size:.1f}" for axes, size in largest)
     times = plan["roofline_seconds"]
     second = sorted(times, key=times.get)[-2]
     cells = [
@@ -197,7 +199,8 @@ pagnol train --gin_file xl_v5e.gin            # there
   program, loops multiplied, and of attention's kernels by their blocks. Above 1.00 lie the blocks that the diagonal
   cuts, the scores made again for the gradient, and what remat `full` makes again.
 * **HBM traffic** adds what every instruction of the program reads and writes outside the chip's own memory, loops
-  multiplied, slices as slices. **Sent** is what a chip sends in a step over the axes named.
+  multiplied, slices as slices. **Sent** is what a chip sends in a step over the axes named (a hundredth of the most
+  and up).
 * The **MFU bound** is the model's FLOPs over the chip's peak, in the longest of four times: matrix products at peak,
   HBM at its bandwidth, links between chips, network between slices, each as if all were free of each other and
   perfectly overlapped. It is a bound: no measurement. Tiles that sizes do not fill (XL's width of 1,600 is twelve and

@@ -28,7 +28,10 @@ def at(path: str | os.PathLike[str]) -> Path:
     # Else epath, for us and for orbax, imports TensorFlow into the training process wherever it finds it.
     os.environ["EPATH_USE_TF"] = "false"
     from etils import epath
+    from etils.epath import gpath
 
+    # Its answer is kept: whoever used a path before this one has asked already.
+    getattr(getattr(gpath, "_is_tf_installed", None), "cache_clear", bool)()
     return epath.Path(path)  # type: ignore[return-value]
 
 

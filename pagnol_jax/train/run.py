@@ -127,11 +127,10 @@ def _check_counts(**counts: int) -> None:
 
 
 def _check_sizes(config: GPTConfig, mesh: Mesh, batch_size: int, length: int, microbatches: int) -> None:
+    batch = {"batch": ("batch_size", batch_size), "length": ("length", length)}
+    rules.check(batch | config.sharded_sizes(), mesh)
     if batch_size % microbatches:
         raise UserError(f"batch_size {batch_size} is not a multiple of microbatches {microbatches}")
-    part = "batch_size" if microbatches == 1 else f"a microbatch (batch_size {batch_size} / {microbatches}) of"
-    batch = {"batch": (part, batch_size // microbatches), "length": ("length", length)}
-    rules.check(batch | config.sharded_sizes(), mesh)
     if config.position.learned and length > config.max_length:
         raise UserError(f"length {length} is more than the {config.max_length} positions that the model learns")
 

@@ -65,7 +65,7 @@ class Cloud:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             check=False,
-            timeout=60,
+            timeout=240,
         )
 
     def lines(self, name: str) -> list:
