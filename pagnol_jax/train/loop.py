@@ -85,6 +85,7 @@ class Loop:
     def _run(self, seed: int) -> signal.Signals | None:
         with jax.set_mesh(self.mesh), Interrupt() as interrupt, contextlib.ExitStack() as opened:
             opened.push(self._close)
+            hosts.meet(self.mesh)
             state = self.start(seed)
             start = int(state.step)
             # Before the log: TensorBoard's process is busy with its imports for seconds.

@@ -77,6 +77,7 @@ def test_a_killed_process_ends_the_other(tiny: Tiny, tmp_path: Path, victim: int
     assert [bool(re.fullmatch(gone, line)) for line in survivor.errors] == [True], survivor.errors
 
 
+@pytest.mark.slow
 def test_killed_while_saving_and_resumed_by_one(tiny: Tiny, alone: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     processes = start(tiny, run_dir, 2)

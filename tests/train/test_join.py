@@ -1,9 +1,11 @@
 """How processes find each other, or say in one line why they do not."""
 
 import http.server
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from hosts_run import ends, flags, free_port, quick, within
-from tiny_run import Tiny
+from tiny_run import ROOT, Tiny
 
 from pagnol_jax.cli.main import main
 from pagnol_jax.errors import UserError
@@ -113,11 +115,40 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+# As one that compiles for a minute after the others: gloo's own limits are half of that.
+LATE = """
+import sys, time
+from pagnol_jax.train.hosts import join
+def late():
+    from pagnol_jax.train import rows
+    put = rows.Rows.put
+    def once(self, batch):
+        rows.Rows.put = put
+        time.sleep(45)
+        return put(self, batch)
+    rows.Rows.put = once
+start = join._start_jax
+join._start_jax = lambda *here: (start(*here), late())
+from pagnol_jax.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def scripted(tiny: Tiny, script: str, *arguments: object) -> subprocess.Popen[str]:
+    """A process whose `pagnol` a script has changed."""
+    environment = os.environ | {
+        "PAGNOL_CACHE": str(tiny.folder / "cache"),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(tiny.folder / "shim")]),
+    }
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=tiny.folder, text=True, env=environment, stdout=pipe, stderr=pipe)
+
+
 def hurried(tiny: Tiny, processes: int, process: int, port: int) -> subprocess.Popen[str]:
     """A process that waits for the others for three seconds only."""
-    command = [str(x) for x in tiny.command("hurried", *flags(processes, process, port))]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, "-c", HURRIED, *command], cwd=tiny.folder, text=True, **pipes)
+    return scripted(tiny, HURRIED, *tiny.command("hurried", *flags(processes, process, port)))
 
 
 def test_a_coordinator_that_never_answers(tiny: Tiny) -> None:
@@ -173,6 +204,17 @@ def test_one_host_alone_has_bad_input(tiny: Tiny, tmp_path: Path) -> None:
     (told,) = results[0].errors
     assert told.startswith("pagnol: error: host 1 of 2 (")
     assert told.endswith("): gin: unknown name NO_SUCH: nothing here uses it")
+
+
+@pytest.mark.slow
+def test_a_slow_host_is_no_lost_one(tiny: Tiny, tmp_path: Path) -> None:
+    port = free_port()
+    command = tiny.command(tmp_path / "run", "--gin.TOTAL_STEPS=12")
+    script = "import sys; from pagnol_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    processes = [scripted(tiny, x, *command, *flags(2, i, port)) for i, x in enumerate((LATE, script))]
+    begin = time.monotonic()
+    assert [(x.status, x.errors) for x in ends(processes)] == [(0, []), (0, [])]
+    assert time.monotonic() - begin > 45
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from pagnol_jax.train.hosts.join import (
     same,
     several,
 )
+from pagnol_jax.train.hosts.meet import meet
 
 __all__ = [
     "digest",
@@ -24,6 +25,7 @@ __all__ = [
     "first_before_others",
     "joined",
     "lost_by_collective",
+    "meet",
     "on_loss",
     "place",
     "same",

@@ -19,6 +19,7 @@ from pagnol_jax.train.hosts.wire import BEAT, LONGEST, RETRY, SILENCE, Message, 
 
 ADVICE = 3.0  # seconds to look up what there is to go on from
 PATIENCE = 30.0  # seconds that an earlier run has to give up the port
+LONGEST_LINE = 200  # characters of another host's error
 BAD_INPUT = 2
 REFUSED = -2  # bad input that process 0 does not know of
 
@@ -62,7 +63,8 @@ class Link:
     def fail(self, error: BaseException) -> None:
         """Ends the run for the others; returns when they know, so that this process can say more."""
         self.failing = True
-        line = f"{self.called} failed: {type(error).__name__}"
+        what = " ".join(str(error).split())[:LONGEST_LINE]
+        line = f"{self.called} failed: {type(error).__name__}: {what}"
         self._do(self._send(end=RETRY, line=line))
         self.ended.wait(SILENCE)
 
