@@ -120,6 +120,7 @@ def test_is_fit_for_a_web_page(name: str) -> None:
     assert badge in notebook.cells[0].source
     assert badge in (COLAB / "README.md").read_text()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert outputs  # whoever opens the page sees what comes out
     assert not [output for output in outputs if output.output_type == "error"]
 
 
