@@ -121,8 +121,8 @@ class Accountant:
         if op in FREE or op.endswith("-done") or "AllocateBuffer" in instruction.attributes:
             return 0
         if op.endswith("-start"):  # a copy between memories, or a collective: result and source, one of each
-            largest = max(instruction.arrays, key=lambda array: array.bytes)
-            return largest.bytes
+            arrays = instruction.arrays[1:2] if op == "slice-start" else instruction.arrays  # (array, piece, flag)
+            return max(array.bytes for array in arrays)
         operands = [computation.by_name[name] for name in instruction.operands]
         if op == "dynamic-update-slice":
             return 2 * operands[1].hbm_bytes

@@ -71,14 +71,14 @@ def _block_bytes(config: GPTConfig, layout: Layout) -> dict[str | None, float]:
 
 def _moved_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
     """HBM traffic: parameters and two moments read and written and gradients read, float32; gathered bfloat16 weights
-    written and read in each direction; some four passes over what blocks make, and three over the head's gradient for
-    every chunk of logits."""
+    written and read in each direction; some seven passes over what blocks keep; for every chunk of logits four over
+    these in float32 and three over the head's gradient."""
     optimizer = 4 * 8 * config.parameters() / (layout.fsdp * layout.sequence * layout.tensor)
     weights = 2 * 6 * layout.microbatches * config.parameters() / layout.tensor
-    blocks = 4 * tokens * config.num_layers * _block_bytes(config, layout)["dots"]
+    blocks = 7 * tokens * config.num_layers * _block_bytes(config, layout)["dots"]
     chunks = max(layout.microbatches, tokens / CHUNK["tpu"])
-    head = 3 * 4 * chunks * config.d_model * config.padded_vocab / layout.tensor
-    return optimizer + weights + blocks + head
+    loss = 4 * (4 * tokens + 3 * chunks * config.d_model) * config.padded_vocab / layout.tensor
+    return optimizer + weights + blocks + loss
 
 
 def _flops(config: GPTConfig, layout: Layout, tokens: float, length: int) -> float:

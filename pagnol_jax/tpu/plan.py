@@ -55,9 +55,11 @@ def plan(
         raise UserError(f"no layout on {topology.name} fits: {'; '.join(map(': '.join, found.refused.items()))}")
     fitting: list[tuple[Layout, Compiled]] = []
     tried: list[tuple[Layout, str]] = []
-    for layout in found.layouts[: 4 * compiles]:
-        if len(fitting) == compiles:
+    for layout in found.layouts:
+        if len(fitting) == compiles or len(tried) == 4 * compiles:
             break
+        if any(layout.mesh == other.mesh for other, _ in fitting):  # a mesh's likeliest that fits speaks for it
+            continue
         told(f"compiling {describe(layout)}")
         try:
             compiled = compile_step(topology, laid_out(bindings, layout), vocab_size)

@@ -106,6 +106,24 @@ def test_hbm_counts_slices_as_slices(v5e: Topology) -> None:
     assert copied.hbm_bytes == pytest.approx(2 * 8192 * 8192 * 2)
 
 
+PREFETCHED = """HloModule prefetched, is_scheduled=true
+
+ENTRY %main (weights: bf16[64,1024]) -> bf16[16,1024] {
+  %weights = bf16[64,1024]{1,0:T(8,128)(2,1)} parameter(0)
+  %slice-start = ((bf16[64,1024]{1,0}), bf16[16,1024]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%weights), slice={[16:32]}
+  %slice-done = bf16[16,1024]{1,0:S(1)} slice-done(%slice-start)
+  %copy-start = (bf16[16,1024]{1,0}, bf16[16,1024]{1,0:S(1)}, u32[]{:S(2)}) copy-start(%slice-done)
+  ROOT %copy-done = bf16[16,1024]{1,0} copy-done(%copy-start)
+}
+"""
+
+
+def test_hbm_counts_what_is_prefetched() -> None:
+    """A piece of an array that goes to the chip's own memory, and back: the piece twice, not the array."""
+    found = Accountant(parse(PREFETCHED), ("data",), (1,)).total()
+    assert found.hbm_bytes == 2 * 16 * 1024 * 2
+
+
 def test_links_of_a_torus() -> None:
     """A line of four chips has a link each way; a ring twice that; an axis over two dimensions the links of both."""
     for name, sizes, expected in (

@@ -78,7 +78,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-DAMAGES: list[Callable[[Path], None]] = [flip, truncate, Path.unlink]
+DAMAGES = [truncate, *(pytest.param(each, marks=pytest.mark.slow) for each in (flip, Path.unlink))]
 
 
 def test_newest_comes_back(run_dir: Path) -> None:
