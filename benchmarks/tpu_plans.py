@@ -21,6 +21,7 @@ SIZES = ("xxs", "xs", "s", "m", "l", "xl")
 TOPOLOGIES = ("v4:2x2x1", "v5e:4x4", "v5p:4x4x4", "v6e:16x16")  # 4 to 256 chips
 PAIRS = [
     *((f"pagnol_{size}", topology, 1) for topology in TOPOLOGIES for size in SIZES),
+    ("pagnol_xl", "v6e:4x4", 1),
     ("pagnol_xl", "v5p:2x2x1", 1),
     ("pagnol_xl", "v4:4x4x4", 1),
     ("pagnol_xl", "v5e:16x16", 1),
@@ -214,6 +215,8 @@ pagnol train --gin_file xl_v5e.gin            # there
   a half times 128; a head of 64 half fills a systolic array), latencies, and what does not overlap lie below it.
   Peaks and bandwidths are those of `pagnol_jax/scaling/chips.py`.
 * **Binds** names the longest, and the next one as a share of it.
+* **v6e** multiplies 4.7 times as fast as v5e and moves twice as much, to HBM and between chips: PAGnol's batch over
+  256 chips, 2,048 or 4,096 tokens each, is too little for it. Fewer chips raise the bound, or a larger batch.
 
 ## Sizes that do not divide
 
