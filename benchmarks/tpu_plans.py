@@ -207,8 +207,8 @@ pagnol train --gin_file xl_v5e.gin            # there
   program, loops multiplied, and of attention's kernels by their blocks. Above 1.00 lie the blocks that the diagonal
   cuts, the scores made again for the gradient, and what remat `full` makes again.
 * **HBM traffic** adds what every instruction of the program reads and writes outside the chip's own memory, loops
-  multiplied, slices as slices. **Sent** is what a chip sends in a step over the axes named (a hundredth of the most
-  and up).
+  multiplied, slices as slices, in whole tiles: a head of 64 takes the room of 128. **Sent** is what a chip sends in a
+  step over the axes named (a hundredth of the most and up), without what tiles pad.
 * The **MFU bound** is the model's FLOPs over the chip's peak, in the longest of four times: matrix products at peak,
   HBM at its bandwidth, links between chips, network between slices, each as if all were free of each other and
   perfectly overlapped. It is a bound: no measurement. Tiles that sizes do not fill (XL's width of 1,600 is twelve and

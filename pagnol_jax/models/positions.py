@@ -70,10 +70,13 @@ def _rotate(base: float, fraction: float) -> Rotate:
         size = int(x.shape[-1] * fraction) // 2 * 2
         frequencies = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)  # [D/2]
         angles = positions[..., None, None].astype(jnp.float32) * frequencies  # [B, T, 1, D/2]
-        sin, cos = jnp.sin(angles), jnp.cos(angles)
-        first, second, rest = jnp.split(x.astype(jnp.float32), [size // 2, size], axis=-1)
-        turned = [first * cos - second * sin, second * cos + first * sin, rest]
-        return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+        sin, cos = (jnp.concatenate([f(angles)] * 2, axis=-1) for f in (jnp.sin, jnp.cos))
+        turned, rest = jnp.split(x, [size], axis=-1)
+        first, second = jnp.split(turned, 2, axis=-1)
+        # Whole heads and not halves of them: these fill a quarter of a TPU's tiles, and go to HBM and back like that.
+        across = jnp.concatenate([-second, first], axis=-1)
+        turned = (turned.astype(jnp.float32) * cos + across.astype(jnp.float32) * sin).astype(x.dtype)
+        return jnp.concatenate([turned, rest], axis=-1)
 
     return rotate
 

@@ -122,7 +122,7 @@ class Accountant:
             return 0
         if op.endswith("-start"):  # a copy between memories, or a collective: result and source, one of each
             arrays = instruction.arrays[1:2] if op == "slice-start" else instruction.arrays  # (array, piece, flag)
-            return max(array.bytes for array in arrays)
+            return max(array.room for array in arrays)
         operands = [computation.by_name[name] for name in instruction.operands]
         if op == "dynamic-update-slice":
             return 2 * operands[1].hbm_bytes
@@ -142,7 +142,7 @@ class Accountant:
         size = 0.0
         for user in fused.users.get(value.name, []):
             if user.op in SLICES and user.operands[0] == value.name:
-                size += user.bytes
+                size += user.room
             elif user.op == "dynamic-update-slice" and user.operands[0] == value.name:
                 size += 0
             elif user.op == "bitcast":
@@ -151,13 +151,13 @@ class Accountant:
                 inner = self.program.computations[user.called("calls")[0]]
                 size += sum(self._read(inner, i) for i, name in enumerate(user.operands) if name == value.name)
             else:
-                size += value.bytes
+                size += value.room
         return size
 
     def _written(self, fused: Computation, root: Instruction) -> float:
         """Bytes that a fusion writes: what it puts into an array that it updates in place, not all of that."""
         if root.op == "dynamic-update-slice":
-            return fused.by_name[root.operands[1]].bytes
+            return fused.by_name[root.operands[1]].room
         if root.op == "bitcast":
             return self._written(fused, fused.by_name[root.operands[0]])
         if root.op == "tuple":
@@ -165,7 +165,7 @@ class Accountant:
         if root.op == "fusion":
             inner = self.program.computations[root.called("calls")[0]]
             return self._written(inner, inner.root)
-        return root.bytes
+        return root.room
 
 
 def dot_flops(instruction: Instruction, computation: Computation) -> float:

@@ -71,11 +71,11 @@ def _block_bytes(config: GPTConfig, layout: Layout) -> dict[str | None, float]:
 
 def _moved_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
     """HBM traffic: parameters and two moments read and written and gradients read, float32; gathered bfloat16 weights
-    written and read in each direction; some seven passes over what blocks keep; for every chunk of logits four over
+    written and read in each direction; some twelve passes over what blocks keep; for every chunk of logits four over
     these in float32 and three over the head's gradient."""
     optimizer = 4 * 8 * config.parameters() / (layout.fsdp * layout.sequence * layout.tensor)
     weights = 2 * 6 * layout.microbatches * config.parameters() / layout.tensor
-    blocks = 7 * tokens * config.num_layers * _block_bytes(config, layout)["dots"]
+    blocks = 12 * tokens * config.num_layers * _block_bytes(config, layout)["dots"]
     chunks = max(layout.microbatches, tokens / CHUNK["tpu"])
     loss = 4 * (4 * tokens + 3 * chunks * config.d_model) * config.padded_vocab / layout.tensor
     return optimizer + weights + blocks + loss

@@ -15,11 +15,13 @@ NAMES = re.compile(r"%([\w.\-]+)")
 
 
 class Array(NamedTuple):
-    """One array of a type; `hbm` unless the compiler placed it in a core's own memory."""
+    """One array of a type. `bytes`: of its values. `room`: in memory, with what tiles pad. `hbm`: unless the compiler
+    placed it in a core's own memory."""
 
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    room: int
     hbm: bool
 
 
@@ -34,14 +36,14 @@ class Instruction(NamedTuple):
     root: bool
 
     @property
-    def bytes(self) -> int:
-        """Of the result, wherever it lies."""
-        return sum(array.bytes for array in self.arrays)
+    def room(self) -> int:
+        """Bytes of memory of the result, wherever it lies."""
+        return sum(array.room for array in self.arrays)
 
     @property
     def hbm_bytes(self) -> int:
-        """Of that part of the result that lies in HBM."""
-        return sum(array.bytes for array in self.arrays if array.hbm)
+        """Bytes of memory of that part of the result that lies in HBM."""
+        return sum(array.room for array in self.arrays if array.hbm)
 
     @functools.cache  # noqa: B019 - as many as a program has instructions
     def called(self, key: str) -> tuple[str, ...]:
@@ -145,5 +147,17 @@ def arrays(type_: str) -> tuple[Array, ...]:
     for dtype, dims, layout in ARRAY.findall(re.sub(r"/\*.*?\*/", "", type_)):
         shape = tuple(int(d) for d in dims.split(",") if d)
         hbm = not re.search(r"S\([1-9]\)", layout)
-        found.append(Array(dtype, shape, math.prod(shape) * ITEM.get(dtype, 0), hbm))
+        item = ITEM.get(dtype, 0)
+        found.append(Array(dtype, shape, math.prod(shape) * item, math.prod(_padded(shape, layout)) * item, hbm))
     return tuple(found)
+
+
+def _padded(shape: tuple[int, ...], layout: str) -> list[int]:
+    """A shape, most minor dimension first, in whole tiles: 64 lanes of `{1,0:T(8,128)}` take the room of 128."""
+    tile = re.search(r":T\(([\d,]+)\)", layout)
+    if not tile or not shape:
+        return list(shape)
+    minor_first = [shape[int(dim)] for dim in layout.split(":", maxsplit=1)[0].split(",")]
+    sizes = [int(size) for size in reversed(tile[1].split(","))]
+    tiled = [-(-size // unit) * unit for size, unit in zip(minor_first, sizes, strict=False)]
+    return tiled + minor_first[len(tiled) :]

@@ -12,10 +12,20 @@ AXES, MESH = ("data", "fsdp", "tensor", "sequence"), (2, 2, 2, 1)
 def test_types_with_layouts_and_tuples() -> None:
     text = "(bf16[8,128]{1,0:T(8,128)(2,1)S(1)}, /*index=1*/f32[]{:T(128)}, s8[1,2,2]{2,1,0})"
     assert arrays(text) == (
-        Array("bf16", (8, 128), 2048, False),
-        Array("f32", (), 4, True),
-        Array("s8", (1, 2, 2), 4, True),
+        Array("bf16", (8, 128), 2048, 2048, False),
+        Array("f32", (), 4, 4, True),
+        Array("s8", (1, 2, 2), 4, 4, True),
     )
+
+
+def test_tiles_are_whole_in_memory() -> None:
+    """25 heads of 64, in four layouts: a tile holds 8 x 128 of the two most minor dimensions."""
+    values = 2 * 2048 * 25 * 64 * 2
+    rooms = {"3,1,2,0:T(8,128)(2,1)": 2, "1,3,2,0:T(8,128)(2,1)": 1, "3,2,1,0:T(8,128)(2,1)": 2 * 32 / 25, "3,1,2,0": 1}
+    for layout, factor in rooms.items():
+        (array,) = arrays(f"bf16[2,2048,25,64]{{{layout}}}")
+        assert (array.bytes, array.room) == (values, factor * values)
+    assert [array.room for array in arrays("(f32[8]{0:T(256)}, s8[100]{0:T(1024)(128)(4,1)})")] == [1024, 1024]
 
 
 @pytest.mark.parametrize(
