@@ -215,8 +215,8 @@ pagnol train --gin_file xl_v5e.gin            # there
   a half times 128; a head of 64 half fills a systolic array), latencies, and what does not overlap lie below it.
   Peaks and bandwidths are those of `pagnol_jax/scaling/chips.py`.
 * **Binds** names the longest, and the next one as a share of it.
-* **v6e** multiplies 4.7 times as fast as v5e and moves twice as much, to HBM and between chips: PAGnol's batch over
-  256 chips, 2,048 or 4,096 tokens each, is too little for it. Fewer chips raise the bound, or a larger batch.
+* **v6e** multiplies 4.7 times as fast as v5e and moves twice as much, to HBM and between chips: on 16 chips or 256,
+  what blocks keep for their gradient, and heads of 64 in tiles of 128, bind it.
 
 ## Sizes that do not divide
 
