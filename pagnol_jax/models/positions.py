@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from pagnol_jax.sharding.rules import platform
+
 Rotate = Callable[[jax.Array, jax.Array], jax.Array]
 Slopes = Callable[[int], jax.Array]
 
@@ -63,6 +65,21 @@ def alibi_slopes(num_heads: int) -> list[float]:
     return slopes + between
 
 
+def turn_halves(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
+    """x [..., D] turned by angles whose sines and cosines are [..., D/2], in float32."""
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def turn_whole(x: jax.Array, sin: jax.Array, cos: jax.Array) -> jax.Array:
+    """The same with whole heads: halves of them fill a quarter of a TPU's tiles, and go to HBM and back like that (an
+    eighth of the traffic of PAGnol-XL on v6e). A CPU takes longer for it."""
+    first, second = jnp.split(x, 2, axis=-1)
+    across = jnp.concatenate([-second, first], axis=-1).astype(jnp.float32)
+    sin, cos = (jnp.concatenate([each, each], axis=-1) for each in (sin, cos))
+    return (x.astype(jnp.float32) * cos + across * sin).astype(x.dtype)
+
+
 # Cached, so that two schemes with equal options are equal values.
 @functools.lru_cache
 def _rotate(base: float, fraction: float) -> Rotate:
@@ -70,13 +87,9 @@ def _rotate(base: float, fraction: float) -> Rotate:
         size = int(x.shape[-1] * fraction) // 2 * 2
         frequencies = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)  # [D/2]
         angles = positions[..., None, None].astype(jnp.float32) * frequencies  # [B, T, 1, D/2]
-        sin, cos = (jnp.concatenate([f(angles)] * 2, axis=-1) for f in (jnp.sin, jnp.cos))
         turned, rest = jnp.split(x, [size], axis=-1)
-        first, second = jnp.split(turned, 2, axis=-1)
-        # Whole heads and not halves of them: these fill a quarter of a TPU's tiles, and go to HBM and back like that.
-        across = jnp.concatenate([-second, first], axis=-1)
-        turned = (turned.astype(jnp.float32) * cos + across.astype(jnp.float32) * sin).astype(x.dtype)
-        return jnp.concatenate([turned, rest], axis=-1)
+        turn = turn_halves if platform() == "cpu" else turn_whole
+        return jnp.concatenate([turn(turned, jnp.sin(angles), jnp.cos(angles)), rest], axis=-1)
 
     return rotate
 

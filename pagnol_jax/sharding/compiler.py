@@ -7,7 +7,7 @@ from typing import Any
 
 # Weights are gathered whole and beside the computation of the layer before. Left alone, XLA turns a gather that feeds
 # a product into a loop of permuted pieces: PAGnol-XL's 100 rows a chip fill no 128-wide systolic array, and every
-# piece reads and writes the sum so far (363 GB of HBM traffic a step where gathers have 177; v5e:4x4, 4 rows a chip).
+# piece reads and writes the sum so far (about twice the HBM traffic of a step; v5e:4x4, 4 rows a chip).
 TPU: dict[str, Any] = {
     "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
     "xla_tpu_enable_latency_hiding_scheduler": "true",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -186,3 +187,17 @@ def test_alibi_slopes_of_twelve_heads() -> None:
 def test_swiglu_width_matches_the_parameters_of_gelu() -> None:
     for d in (96, 768, 1600):
         assert activations.swiglu().width(d) * 3 == pytest.approx(activations.gelu().width(d) * 2, rel=0.03)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_heads_turn_alike_whole_or_by_halves(dtype: Any) -> None:
+    """The one is for TPUs, the other for CPUs."""
+    x = jax.random.normal(jax.random.key(0), (2, 5, 3, 8), dtype)
+    angles = jax.random.normal(jax.random.key(1), (2, 5, 1, 4))
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    halves, whole = positions.turn_halves(x, sin, cos), positions.turn_whole(x, sin, cos)
+    np.testing.assert_allclose(np.asarray(whole, np.float32), np.asarray(halves, np.float32), rtol=1e-6, atol=1e-6)
+    # A rotation: pairs keep their length.
+    wide = np.asarray(x, np.float32), np.asarray(whole, np.float32)
+    lengths = [np.hypot(each[..., :4], each[..., 4:]) for each in wide]
+    np.testing.assert_allclose(*lengths, rtol=1e-5 if dtype == jnp.float32 else 2e-2)
