@@ -1,10 +1,16 @@
 """Eight simulated devices on the CPU, set before jax is imported; strict rank promotion."""
 
+from __future__ import annotations
+
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tiny_run import Tiny
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -21,3 +27,11 @@ def data_dir() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PAGNOL_DATA_DIR names no folder of real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """The tiny run, made once a session."""
+    from tiny_run import shared  # imports jax, which not every test needs
+
+    return shared(tmp_path_factory.getbasetemp())

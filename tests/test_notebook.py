@@ -4,14 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from tiny_run import Tiny, shared, steps_kept
+from tiny_run import Tiny, steps_kept
 
 from pagnol_jax.notebook import CommandError, pagnol, show
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return shared(tmp_path_factory.getbasetemp())
 
 
 def test_prints_what_a_command_prints(capsys: pytest.CaptureFixture[str]) -> None:

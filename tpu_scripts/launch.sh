@@ -22,7 +22,7 @@ Exit status: 0 started, 1 a command failed, 2 bad usage, 3 a run is under way.
 
 example:
   $SCRIPT --name my-tpu --project my-project --zone us-central1-a \\
-      --env PAGNOL_DATA_DIR=/mnt/data -- \\
+      --env PAGNOL_CACHE=gs://my-bucket/cache -- \\
       pagnol train --gin_file gin/runs/pagnol_s.gin --run_dir gs://my-bucket/runs/s
 TEXT
 }

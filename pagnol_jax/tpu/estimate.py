@@ -54,10 +54,10 @@ def _state_bytes(config: GPTConfig, layout: Layout) -> float:
 def _activation_bytes(config: GPTConfig, layout: Layout, tokens: float) -> float:
     """What the blocks keep, one block's own needs, and the loss: a chunk of logits, the head and its gradient."""
     d = config.d_model
-    working = 12 * _block_bytes(config, layout)["dots"] / 2
+    block = _block_bytes(config, layout)
     vocab = config.padded_vocab / layout.tensor
     loss = vocab * (10 * min(CHUNK["tpu"], tokens) + 8 * d)
-    return tokens * (config.num_layers * _block_bytes(config, layout)[layout.remat] + working) + loss
+    return tokens * (config.num_layers * block[layout.remat] + 6 * block["dots"]) + loss
 
 
 def _block_bytes(config: GPTConfig, layout: Layout) -> dict[str | None, float]:

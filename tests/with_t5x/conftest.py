@@ -8,7 +8,7 @@ from typing import Any
 
 import gin
 import pytest
-from tiny_run import Tiny, shared
+from tiny_run import Tiny
 
 # Two devices along each of three mesh axes: a batch of four is split in four.
 T5X = """
@@ -32,11 +32,6 @@ train_script.train:
     eval_period = 10
 utils.SaveCheckpointConfig.period = 10
 """
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return shared(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
