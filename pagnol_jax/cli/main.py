@@ -7,7 +7,7 @@ import sys
 from pagnol_jax import __version__
 from pagnol_jax.errors import UserError
 
-COMMANDS = ("tokenizer", "data", "train", "ladder", "scaling", "generate", "convert", "tpu")
+COMMANDS = ("tokenizer", "data", "train", "ladder", "scaling", "generate", "convert", "tpu", "dfa")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,1 @@
+"""The networks of the DFA study: graphs, recommenders, neural radiance fields."""

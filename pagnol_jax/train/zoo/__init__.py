@@ -1,0 +1,1 @@
+"""Training of the DFA study, a module per domain."""
