@@ -1,12 +1,21 @@
-"""The one error that a user can cause and can mend."""
+"""The one error that a user can cause and can mend, and the stop that a user asks for."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
+from signal import Signals
 
 
 class UserError(Exception):
     """Bad input, told in one line; the command line prints it and exits with status 2."""
+
+
+class Stopped(Exception):  # noqa: N818 (no error, as StopIteration is none)
+    """A signal ended a run after a checkpoint; the command line says so and exits with 128 + its number."""
+
+    def __init__(self, signal: Signals) -> None:
+        super().__init__(f"{signal.name}: checkpoint saved; the same command goes on from it")
+        self.signal = signal
 
 
 @contextmanager

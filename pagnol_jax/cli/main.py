@@ -5,7 +5,7 @@ import importlib
 import sys
 
 from pagnol_jax import __version__
-from pagnol_jax.errors import UserError
+from pagnol_jax.errors import Stopped, UserError
 
 COMMANDS = ("tokenizer", "data", "train", "ladder", "scaling", "generate", "convert", "tpu", "dfa")
 
@@ -38,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"pagnol: error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print(f"pagnol: {stop}", file=sys.stderr)
+        return 128 + stop.signal
     except BrokenPipeError:
         sys.stderr.close()
         return 141

@@ -11,7 +11,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,19 @@ from etils import epath
 from pagnol_jax.data.disk import is_remote
 from pagnol_jax.errors import UserError
 from pagnol_jax.train import hosts
-from pagnol_jax.train.step import State
 
 T = TypeVar("T")
 LONGEST = 200  # characters of an error message
+
+
+class Stepped(Protocol):
+    """A tree of arrays that counts its updates."""
+
+    @property
+    def step(self) -> jax.Array: ...
+
+
+S = TypeVar("S", bound=Stepped)
 
 
 class Checkpoints:
@@ -52,7 +61,7 @@ class Checkpoints:
         )
         self.manager = ocp.CheckpointManager(self.folder, options=options, item_names=("state", "note"))
 
-    def save(self, state: State, data: dict[str, Any]) -> None:
+    def save(self, state: Stepped, data: dict[str, Any]) -> None:
         """Starts writing `state`; returns when it has left the device. Raises UserError if a save failed."""
         step = int(state.step)
         if step == self.manager.latest_step():
@@ -86,7 +95,7 @@ class Checkpoints:
         kept = ocp.utils.checkpoint_steps(self.folder)
         return f"the same command goes on from step {max(kept)}" if kept else "the same command starts anew"
 
-    def restore(self, abstract: State) -> tuple[State, dict[str, Any]] | None:
+    def restore(self, abstract: S) -> tuple[S, dict[str, Any]] | None:
         """The newest checkpoint that is whole, on the shardings of `abstract`, and its note; None if there is none.
 
         Damaged ones are told on stderr, and moved to `damaged/` beside the folder once an older one is read: if
@@ -106,7 +115,7 @@ class Checkpoints:
             raise UserError(f"no checkpoint under {self.folder} can be read; without it the run starts anew")
         return None
 
-    def _restore(self, step: int, abstract: State) -> tuple[tuple[State, dict[str, Any]] | None, str]:
+    def _restore(self, step: int, abstract: S) -> tuple[tuple[S, dict[str, Any]] | None, str]:
         """A checkpoint, or None and what is wrong with it; the same on every host."""
         note, why = together(lambda: self._note(step))
         if note is None:
@@ -122,7 +131,7 @@ class Checkpoints:
     def _note(self, step: int) -> dict[str, Any]:
         return verified(json.loads((self.folder / str(step) / "note" / "metadata").read_text(encoding="utf-8")))
 
-    def _state(self, step: int, abstract: State) -> State:
+    def _state(self, step: int, abstract: S) -> S:
         # Orbax's managers wait for all hosts, and for ever for one whose part is damaged; their handlers do not.
         return ocp.StandardCheckpointHandler().restore(
             epath.Path(self.folder / str(step) / "state"), args=ocp.args.StandardRestore(abstract)

@@ -58,8 +58,9 @@ def write_atomically(path: Path, text: str) -> None:
 class RunFolder:
     """Reads and writes a run's files (not its checkpoints)."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = at(path)
+    def __init__(self, path: str | Path, identity: tuple[str, ...] = IDENTITY) -> None:
+        """identity: what of run.json a resumed run must share with it."""
+        self.path, self.identity = at(path), identity
         self._mark = f"{socket.gethostname()} {os.getpid()} {time.time()}"
 
     @property
@@ -105,7 +106,7 @@ class RunFolder:
             raise UserError(f"{self.path}: process {process} on {host} has begun to train here, this one ends")
 
     @contextlib.contextmanager
-    def shared(self, record: dict[str, Any], tokenizer: Path, config: str) -> Iterator[None]:
+    def shared(self, record: dict[str, Any], tokenizer: Path | None, config: str) -> Iterator[None]:
         """The folder locked and opened by the first host, and seen by all of them.
 
         Raises UserError as `locked` and `open` do, and for a folder that is not the same on every host.
@@ -125,20 +126,21 @@ class RunFolder:
         path = self.path / "run.json"
         return hosts.digest(path.read_text(encoding="utf-8")) if path.exists() else ""
 
-    def open(self, record: dict[str, Any], tokenizer: Path, config: str) -> None:
+    def open(self, record: dict[str, Any], tokenizer: Path | None, config: str) -> None:
         """Writes what the run is, or checks that what the folder holds is the same experiment.
 
         Raises UserError naming what differs (another model, tokenizer, corpus, seed or batch is another run), and
         for a run that has gone further than `total_steps`.
         """
         if (self.path / "run.json").exists():
-            before, now = identity(self.read()), identity(json.loads(json.dumps(record)))
-            if changed := [key for key in IDENTITY if before[key] != now[key]]:
+            before, now = (identity(each, self.identity) for each in (self.read(), json.loads(json.dumps(record))))
+            if changed := [key for key in self.identity if before[key] != now[key]]:
                 raise UserError(f"{self.path} holds a run with another {' and '.join(changed)}; name another folder")
         done = max((int(path.name) for path in self.checkpoints.glob("*") if path.name.isdigit()), default=0)
         if done > record["total_steps"]:
             raise UserError(f"{self.path} is at step {done} already, past {record['total_steps']}")
-        write_atomically(self.tokenizer, tokenizer.read_text(encoding="utf-8"))
+        if tokenizer:
+            write_atomically(self.tokenizer, tokenizer.read_text(encoding="utf-8"))
         write_atomically(self.path / "config.gin", config)
         write_atomically(self.path / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
@@ -150,10 +152,12 @@ class RunFolder:
                 write_atomically(self.path / name, "".join(line for line in lines if _step(line) <= step))
 
 
-def identity(record: dict[str, Any]) -> dict[str, Any]:
+def identity(record: dict[str, Any], keys: tuple[str, ...] = IDENTITY) -> dict[str, Any]:
     """What makes a run the run it is."""
-    model = {key: value for key, value in record.get("model", {}).items() if key not in EXECUTION}
-    return {key: record.get(key) for key in IDENTITY} | {"model": model}
+    found = {key: record.get(key) for key in keys}
+    if isinstance(model := found.get("model"), dict):
+        found["model"] = {key: value for key, value in model.items() if key not in EXECUTION}
+    return found
 
 
 def _step(line: str) -> float:
