@@ -25,6 +25,16 @@ REMAT_POLICIES: dict[str, Any] = {
 }
 
 
+class Residual(nn.Module):
+    """stream + dropout(update), both [B, T, d_model]: a module of its own so that its output has a name."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, stream: jax.Array, update: jax.Array) -> jax.Array:
+        return stream + nn.Dropout(self.config.dropout_rate, deterministic=not self.has_rng("dropout"))(update)
+
+
 class Block(nn.Module):
     """One pre-norm layer: x + attention + feed-forward, in sequence or in parallel."""
 
@@ -34,13 +44,12 @@ class Block(nn.Module):
     def __call__(self, carry: Carry, layer: jax.Array, positions: jax.Array, mask: Mask) -> tuple[Carry, None]:
         c = self.config
         x, cache = carry
-        dropout = nn.Dropout(c.dropout_rate, deterministic=not self.has_rng("dropout"))
         normed = LayerNorm(c, name="attention_norm")(x)
         attended, cache = Attention(c, name="attention")(normed, positions, mask, layer, cache)
-        stream = x + dropout(attended)
+        stream = Residual(c, name="attended")(x, attended)
         if not c.shared_norm:
             normed = LayerNorm(c, name="mlp_norm")(x if c.parallel else stream)
-        out = stream + dropout(FeedForward(c, name="mlp")(normed))
+        out = Residual(c, name="out")(stream, FeedForward(c, name="mlp")(normed))
         return (constrain(out, "batch", "length", "embed"), cache), None
 
 

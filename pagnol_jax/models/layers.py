@@ -87,6 +87,16 @@ def residual_stddev(config: GPTConfig) -> float:
     return config.init_stddev / math.sqrt(2 * config.num_layers)
 
 
+class Activation(nn.Module):
+    """The activation of [..., d_ff], gated or not: a module of its own so that its output has a name."""
+
+    config: GPTConfig
+
+    def __call__(self, up: jax.Array, gate: jax.Array | None = None) -> jax.Array:
+        act = self.config.activation.function
+        return act(up) if gate is None else act(gate) * up
+
+
 class FeedForward(nn.Module):
     """[B, T, d_model] -> [B, T, d_model] through `d_ff`, gated or not."""
 
@@ -101,9 +111,8 @@ class FeedForward(nn.Module):
             layer = Linear(d, f, ("embed", "mlp"), c.use_bias, c.init_stddev, c.dtype, name=name)
             return constrain(layer(x), "batch", "length", "mlp")
 
-        hidden = inner("up")
-        act = c.activation.function
-        hidden = act(inner("gate")) * hidden if c.activation.gated else act(hidden)
+        up, gate = inner("up"), inner("gate") if c.activation.gated else None
+        hidden = Activation(c, name="hidden")(up, gate)
         return Linear(f, d, ("mlp", "embed"), c.use_bias, residual_stddev(c), c.dtype, name="down")(hidden)
 
 

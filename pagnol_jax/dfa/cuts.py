@@ -1,0 +1,193 @@
+"""The cut: feedback points made in a network from outside, while it runs.
+
+`nn.intercept_methods` sees every call of a module. Where a rule taps one, its output goes on as a constant and the
+output itself is kept in a collection of the network's variables, which `nn.scan` and `nn.remat` carry out of their
+bodies. At the error's module the kept outputs meet the error in a function whose gradient is the rule.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core.scope import union_filters
+from flax.traverse_util import flatten_dict
+
+from pagnol_jax.dfa.feedback import Tap
+from pagnol_jax.dfa.rules import Rule
+from pagnol_jax.dfa.select import Where, matches, path, patterns
+from pagnol_jax.errors import UserError
+
+TAPS = "dfa_taps"  # collection of the tapped outputs: {*path: {"0": output of the first call, ...}}
+PROBES = "dfa_probes"  # of the same form: zeros that are added to outputs, whose gradients are signals
+
+
+class Meeting(NamedTuple):
+    """Where taps meet their error: the error's path (with #1, #2 where a path comes again), its width, its taps."""
+
+    name: str
+    width: int
+    taps: list[Tap]
+
+
+class Cuts:
+    """An interceptor for one run of a function that applies modules.
+
+    meet(name, error's tensor, taps' outputs {Tap: array}) -> the tensor; called where the taps of a rule meet the error.
+    probe, probes: where to add which zeros, [tree of PROBES] per network that the function applies.
+    Once the function has run, `meetings` are what met, and `seen` the outputs of the modules to probe, per network.
+    """
+
+    def __init__(self, rule: Rule, meet: Callable[..., jax.Array], probe: Where = (), probes: list[Any] | None = None) -> None:
+        self.rule, self.meet, self.probe, self.probes = rule, meet, probe, probes
+        self.meetings: list[Meeting] = []
+        self.seen: list[Any] = []
+        self.matched: set[tuple[str, str]] = set()
+        self.ranks: dict[str, int] = {}  # dimensions of a tapped output inside its scans
+        self.root: Any = None
+        self.depth = 0
+        self.used: set[tuple[str, ...]] = set()
+        self.left: list[tuple[str, ...]] = []  # taps that met no error
+        self.calls: dict[tuple[int, str], tuple[Any, int]] = {}  # with the scopes, so that no id comes again
+
+    @contextlib.contextmanager
+    def made(self) -> Iterator["Cuts"]:
+        """Around the run. Raises UserError for patterns that matched nothing and for taps that met no error."""
+        with nn.intercept_methods(self._intercept):
+            yield self
+        wanted = {("taps", pattern) for pattern in patterns(self.rule.taps)}
+        wanted |= {("error", pattern) for pattern in patterns(self.rule.error) if self.rule.feedback}
+        wanted |= {("at", pattern) for pattern in patterns(self.probe)}
+        for what, pattern in sorted(wanted - self.matched):
+            raise UserError(f"no module of the network matches {what} {pattern!r}")
+        if self.left and self.rule.feedback:
+            raise UserError(f"tap {'/'.join(self.left[0][:-1])} lies above the error {self.rule.error!r}")
+
+    def _intercept(self, call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if module.scope is None:
+            return call(*args, **kwargs)
+        outermost = False
+        if not module.path:
+            self._enter(module)
+            outermost = self.depth == 0 and context.method_name != "setup"
+        if not outermost and context.method_name != "__call__":
+            return call(*args, **kwargs)
+        tapped = self._marked("taps", self.rule.taps, module)
+        if tapped and self.rule.freeze:
+            _freeze(module)
+        self.depth += 1
+        try:
+            out = call(*args, **kwargs)
+        finally:
+            self.depth -= 1
+        if self._marked("at", self.probe, module):
+            out = self._probed(module, out)
+        if tapped and self.rule.cut:
+            out = self._tapped(module, out)
+        if self.rule.feedback and self._marked("error", self.rule.error, module):
+            out = self._met(module, out)
+        if outermost:
+            self._leave(module)
+        return out
+
+    def _marked(self, what: str, where: Where, module: nn.Module) -> bool:
+        found = matches(where, module)
+        self.matched.update((what, pattern) for pattern in found)
+        return bool(found)
+
+    def _enter(self, module: nn.Module) -> None:
+        """A network begins: the collections are opened, and probes put in."""
+        scope = module.scope
+        if scope is self.root:
+            return
+        self.root, self.used = scope, set()
+        _open(module)
+        for name, probes in (self.probes[len(self.seen)] if self.probes else {}).items():
+            scope.put_variable(PROBES, name, probes)
+
+    def _leave(self, module: nn.Module) -> None:
+        """A network ends: the collections go, so that the caller never sees them."""
+        kept = module.scope._variables.pop(TAPS, {})
+        self.seen.append(module.scope._variables.pop(PROBES, {}))
+        self.left += [key for key in flatten_dict(kept) if key not in self.used]
+        self.root = None
+
+    def _tapped(self, module: nn.Module, out: Any) -> Any:
+        value, put = _only_array(module, out)
+        self._keep(module, TAPS, value)
+        return put(jax.lax.stop_gradient(value))
+
+    def _probed(self, module: nn.Module, out: Any) -> Any:
+        value, put = _only_array(module, out)
+        if self.probes is None:
+            self._keep(module, PROBES, value)
+            return out
+        return put(value + module.scope.get_variable(PROBES, self._call(module, PROBES)))
+
+    def _keep(self, module: nn.Module, collection: str, value: jax.Array) -> None:
+        """Keeps an output of a module among its variables."""
+        if not module.scope.is_mutable_collection(collection):
+            why = f"the transformation around it does not carry it out: give its nn.scan variable_axes={{'{TAPS}': 0}}"
+            raise UserError(f"the output of module {path(module)} cannot be kept: {why}")
+        name = self._call(module, collection)
+        self.ranks["/".join((*module.path, name))] = value.ndim
+        module.scope.put_variable(collection, name, value)
+
+    def _call(self, module: nn.Module, collection: str) -> str:
+        """Which call of a module this is, '0' for the first. Scopes are new in every trace of a transformation's body."""
+        scope, count = self.calls.get((id(module.scope), collection), (module.scope, 0))
+        self.calls[id(scope), collection] = scope, count + 1
+        return f"{count}"
+
+    def _met(self, module: nn.Module, out: Any) -> Any:
+        value, put = _only_array(module, out)
+        kept = flatten_dict(module.scope.root._variables.get(TAPS, {}))
+        arrays = {key: array for key, array in kept.items() if key not in self.used}
+        self.used |= set(arrays)
+        taps = {self._tap(key, array, value): array for key, array in arrays.items()}
+        name = path(module)
+        again = sum(meeting.name.split("#")[0] == name for meeting in self.meetings)
+        name = f"{name}#{again}" if again else name
+        if not taps:
+            return out
+        self.meetings.append(Meeting(name, value.shape[-1], list(taps)))
+        return put(self.meet(name, value, taps))
+
+    def _tap(self, key: tuple[str, ...], array: jax.Array, error: jax.Array) -> Tap:
+        name = "/".join(key if key[-1] != "0" else key[:-1])
+        stack, shape = array.ndim - self.ranks["/".join(key)], array.shape
+        batch = error.shape[:-1]
+        tap = Tap(name, shape[:stack], shape[stack : stack + len(batch)], shape[stack + len(batch) :])
+        if tap.batch != batch:
+            raise UserError(
+                f"tap {name} has shape {list(shape[stack:])}, the error {list(error.shape)}: "
+                f"the first {len(batch)} dimensions are to be the same"
+            )
+        return tap
+
+
+def _only_array(module: nn.Module, out: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
+    """The one floating-point array of an output, and what puts another in its place."""
+    leaves, treedef = jax.tree.flatten(out)
+    places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+    if len(places) != 1:
+        raise UserError(f"module {path(module)!r} returns {len(places)} floating-point arrays: a tap or error is one")
+    place = places[0]
+    return leaves[place], lambda new: treedef.unflatten([*leaves[:place], new, *leaves[place + 1 :]])
+
+
+def _open(module: nn.Module) -> None:
+    """Makes the collections mutable in a network's scope, and in those of the submodules that it has already."""
+    module.scope.mutable = union_filters(module.scope.mutable, [TAPS, PROBES])
+    for child in module._state.children.values():
+        if isinstance(child, nn.Module) and child.scope is not None:
+            _open(child)
+
+
+def _freeze(module: nn.Module) -> None:
+    """Makes a module's parameters constants before it reads them."""
+    scope = module.scope
+    scope._variables["params"] = jax.lax.stop_gradient(scope._collection("params"))

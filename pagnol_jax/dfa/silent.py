@@ -1,0 +1,30 @@
+"""Feedback points that cut and hear nothing."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pagnol_jax.dfa.feedback import Feedback, Tap
+
+
+def silent(feedback: Feedback, taps: Sequence[str]) -> Feedback:
+    """`feedback` for all taps but those that match `taps` (paths with globs), which get zeros and count for no matrix.
+
+    What lies only below such a tap does not learn: it goes into the rule's `without_gradient`.
+    """
+
+    def heard(found: Sequence[Tap]) -> list[Tap]:
+        return [tap for tap in found if not any(fnmatchcase(tap.path, pattern) for pattern in taps)]
+
+    def init(key: jax.Array, error_width: int, found: Sequence[Tap]) -> Any:
+        return feedback.init(key, error_width, heard(found))
+
+    def project(matrices: Any, error: jax.Array, found: Sequence[Tap]) -> list[jax.Array]:
+        hears = heard(found)
+        signals = dict(zip(hears, feedback.project(matrices, error, hears), strict=True))
+        return [signals.get(tap, jnp.zeros((*tap.batch, tap.width), error.dtype)) for tap in found]
+
+    return Feedback(init, project)
