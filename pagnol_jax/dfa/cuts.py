@@ -69,13 +69,11 @@ class Cuts:
         module = context.module
         if module.scope is None:
             return call(*args, **kwargs)
-        outermost = False
         if not module.path:
             self._enter(module)
-            outermost = self.depth == 0 and context.method_name != "setup"
-        if not outermost and context.method_name != "__call__":
-            return call(*args, **kwargs)
-        tapped = self._marked("taps", self.rule.taps, module)
+        outermost = self.depth == 0 and context.method_name != "setup"
+        point = outermost or context.method_name == "__call__"
+        tapped = point and self._marked("taps", self.rule.taps, module)
         if tapped and self.rule.freeze:
             _freeze(module)
         self.depth += 1
@@ -83,11 +81,11 @@ class Cuts:
             out = call(*args, **kwargs)
         finally:
             self.depth -= 1
-        if self._marked("at", self.probe, module):
+        if point and self._marked("at", self.probe, module):
             out = self._probed(module, out)
         if tapped and self.rule.cut:
             out = self._tapped(module, out)
-        if self.rule.feedback and self._marked("error", self.rule.error, module):
+        if point and self.rule.feedback and self._marked("error", self.rule.error, module):
             out = self._met(module, out)
         if outermost:
             self._leave(module)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 from jax.interpreters import partial_eval as pe
 
 
@@ -18,10 +19,7 @@ def looped(jaxpr: ClosedJaxpr) -> Callable[..., list[Any]]:
 
 
 def batched(jaxpr: ClosedJaxpr) -> Callable[..., list[Any]]:
-    """`jaxpr` as a function, with every scan whose iterations are independent run as one batch.
-
-    What such a scan carries comes from its last iteration alone, which is computed for that by itself.
-    """
+    """`jaxpr` as a function, with every scan whose iterations are independent run as one batch."""
 
     def run(*args: Any) -> list[Any]:
         return _Run(jaxpr.jaxpr, jaxpr.consts).outputs(args)
@@ -76,16 +74,25 @@ class _Run:
         p = eqn.params
         first, carry = p["num_consts"] + p["num_carry"], p["num_carry"]
         fixed = [self._read(x) for x in eqn.invars[:first]]
-        per_layer = [self._read(x) for x in eqn.invars[first:]]
+        xs = [self._read(x) for x in eqn.invars[first:]]
         shared = [None if isinstance(x, Literal) else self.repeated.get(x) for x in eqn.invars[first:]]
-        run = jaxpr_as_fun(p["jaxpr"])
-        last = 0 if p["reverse"] else p["length"] - 1
-        # Two calls of one body: the compiler drops from each what the other one is for.
-        carried = run(*fixed, *[x[last] for x in per_layer])[:carry]
+        body = jaxpr_as_fun(p["jaxpr"])
         axes = [0 if one is None else None for one in shared]
-        layers = [x if one is None else one for x, one in zip(per_layer, shared, strict=True)]
-        stacked = jax.vmap(lambda *layer: run(*fixed, *layer)[carry:], axes, axis_size=p["length"])(*layers)
-        return [*carried, *stacked]
+
+        def stacked(part: slice, length: int) -> list[Any]:
+            layers = [x[part] if one is None else one for x, one in zip(xs, shared, strict=True)]
+            return jax.vmap(lambda *layer: body(*fixed, *layer)[carry:], axes, axis_size=length)(*layers)
+
+        if all(isinstance(x, DropVar) for x in eqn.outvars[:carry]):
+            return [*fixed[p["num_consts"] :], *stacked(slice(None), p["length"])]
+        # The last iteration is run by itself: the others' part of what is carried is computed for nothing, and so
+        # falls away.
+        last, rest = (0, slice(1, None)) if p["reverse"] else (p["length"] - 1, slice(-1))
+        alone = body(*fixed, *[x[last] for x in xs])
+        others = stacked(rest, p["length"] - 1)
+        pairs = zip(alone[carry:], others, strict=True)
+        joined = [[one[None], more] if p["reverse"] else [more, one[None]] for one, more in pairs]
+        return [*alone[:carry], *[jnp.concatenate(parts) for parts in joined]]
 
 
 def _holds_independent(jaxpr: Jaxpr) -> bool:
