@@ -25,3 +25,11 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean binary cross-entropy of logits [N] and labels [N], in nats."""
     logits = logits.astype(np.float64)
     return float(np.mean(np.logaddexp(0, logits) - labels * logits))
+
+
+def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the positives (labels [N] of 1) of the share of positives among all with at least their score."""
+    place = rankdata(-scores, "max").astype(np.int64)  # how many score at least as high
+    found = np.bincount(place, labels, minlength=len(scores) + 1)
+    precision = np.cumsum(found) / np.maximum(np.arange(len(found)), 1)
+    return float((precision * found).sum() / found.sum())
