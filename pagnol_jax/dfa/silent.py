@@ -27,4 +27,4 @@ def silent(feedback: Feedback, taps: Sequence[str]) -> Feedback:
         signals = dict(zip(hears, feedback.project(matrices, error, hears), strict=True))
         return [signals.get(tap, jnp.zeros((*tap.batch, tap.width), error.dtype)) for tap in found]
 
-    return Feedback(init, project)
+    return Feedback(f"{feedback.name}, silent at {', '.join(taps)}", init, project)

@@ -43,7 +43,7 @@ def told(results: dict[str, Any]) -> str:
     """results.json in a few lines."""
     speed = results["rows_per_second"]
     lines = [
-        f"{results['model']['architecture']} by {results['rule']}, {results['parameters']:,} parameters",
+        f"{results['model']['architecture']} by {results['rule']['name']}, {results['parameters']:,} parameters",
         f"test AUC {results['test_auc']:.4f}, log loss {results['test_log_loss']:.4f}"
         f" (epoch {results['best_epoch']} of {results['epochs']}, validation AUC {results['validation_auc']:.4f})",
         f"training {speed:,.0f} rows/s" if speed else "training: too few steps to time",

@@ -17,6 +17,7 @@ import numpy as np
 
 from pagnol_jax.data.zoo.ranking import auc
 from pagnol_jax.data.zoo.rows import Rows
+from pagnol_jax.errors import UserError
 
 
 class Planted(NamedTuple):
@@ -55,6 +56,7 @@ def draw(
     """`count` rows of `fields` fields, uniform over `values` values each, and their clicks.
 
     first, second, third: standard deviations of the three orders' parts of the logit (the first's on average).
+    Raises UserError for more pairs or triples than the fields have.
     """
     random = np.random.default_rng(seed)
     weights = random.standard_normal((fields, values))
@@ -64,6 +66,8 @@ def draw(
     logit = first * _first_order(weights, ids) / np.sqrt(fields)
     for order, number, scale in ((2, pairs, second), (3, triples, third)):
         every = list(itertools.combinations(range(fields), order))
+        if number > len(every):
+            raise UserError(f"{fields} fields have {len(every)} sets of {order}, not {number}")
         chosen = random.permutation(len(every))[:number]
         for sign, index in zip(random.choice([-1.0, 1.0], number), chosen, strict=True):
             product = np.prod([signs[field, ids[:, field]] for field in every[index]], axis=0)  # [N]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,13 +52,15 @@ class State:
 class Network(NamedTuple):
     """A model with its rule and optimiser, as pure functions.
 
-    init(key) -> State; update(state, ids int32 [B, F], labels float32 [B]) -> (state, {"loss": scalar});
-    predict(params, statistics, ids) -> logits [B]; loss(params, statistics, ids, labels, key) -> (loss, statistics).
+    init(key) -> State; update(state, Batch) -> (state, {"loss": scalar}); predict(params, statistics, ids int32 [B, F])
+    -> logits [B]; align(state, Batch) -> {path of a tap: Alignment} between the rule's signals and backpropagation's.
+    loss(params, statistics, ids, labels, key) -> (loss, new statistics), in training mode.
     """
 
     init: Callable[[jax.Array], State]
     update: Callable[[State, Batch], tuple[State, dict[str, jax.Array]]]
-    predict: Callable[[Any, Any, jax.Array], jax.Array]
+    predict: Callable[[Any, Any, Any], jax.Array]
+    align: Callable[[State, Batch], dict[str, dfa.Alignment]]
     loss: Callable[..., tuple[jax.Array, Any]]
 
 
@@ -78,7 +81,7 @@ def network(module: nn.Module, rule: Rule, optimizer: optax.GradientTransformati
     def init(key: jax.Array) -> State:
         ids = jnp.zeros((2, len(module.sizes)), jnp.int32)
         key, matrices_key = jax.random.split(key)
-        variables = module.init(key, ids, False)
+        variables: Any = module.init(key, ids, False)
         params, statistics = variables["params"], variables.get("batch_stats", {})
         matrices = dfa.init(loss, rule, matrices_key)(params, statistics, ids, jnp.zeros(2), key)
         zero = jnp.zeros((), jnp.int32)
@@ -92,14 +95,22 @@ def network(module: nn.Module, rule: Rule, optimizer: optax.GradientTransformati
         (value, statistics), grads = gradient(state.params, state.statistics, batch.ids, batch.labels, key)
         updates, opt = optimizer.update(grads, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        state = state.replace(step=state.step + 1, params=params, statistics=statistics, optimizer=opt)
+        state = replace(state, step=state.step + 1, params=params, statistics=statistics, optimizer=opt)
         return state, {"loss": value}
 
     @jax.jit
     def predict(params: Any, statistics: Any, ids: jax.Array) -> jax.Array:
-        return module.apply({"params": params, "batch_stats": statistics}, ids, False)[:, 0]
+        logits: Any = module.apply({"params": params, "batch_stats": statistics}, ids, False)
+        return logits[:, 0]
 
-    return Network(jax.jit(init), update, predict, loss)
+    @jax.jit
+    def align(state: State, batch: Batch) -> dict[str, dfa.Alignment]:
+        if rule.feedback is None:
+            return {}
+        measure = dfa.alignment(lambda *args: loss(*args)[0], rule, state.matrices)
+        return measure(state.params, state.statistics, batch.ids, batch.labels, jax.random.key(seed))
+
+    return Network(jax.jit(init), update, predict, align, loss)
 
 
 def scores(net: Network, best: Best | State, batches: Batches, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -121,26 +132,20 @@ def evaluated(net: Network, state: State, batches: Batches) -> tuple[State, dict
     if found["auc"] >= float(state.best.auc):
         epoch = state.step // batches.steps_per_epoch
         best = Best(state.params, state.statistics, jnp.float32(found["auc"]), epoch.astype(jnp.int32))
-        return state.replace(best=best, worse=jnp.zeros((), jnp.int32)), found
-    return state.replace(worse=state.worse + 1), found
+        return replace(state, best=best, worse=jnp.zeros((), jnp.int32)), found
+    return replace(state, worse=state.worse + 1), found
 
 
-def alignment(net: Network, rule: Rule, state: State, batches: Batches) -> dict[str, dict[str, float]]:
+def alignment(net: Network, state: State, batches: Batches) -> dict[str, dict[str, float]]:
     """Cosines between the rule's signals and backpropagation's at its taps, on one batch of 512 training rows.
 
-    Of the last parameters: those that the feedback has acted on longest. Same dropout mask on both sides.
+    Of the last parameters: those that the feedback has acted on longest. Both sides drop the same units.
     """
-    if rule.feedback is None:
-        return {}
     rows = batches.indexes("train", np.arange(min(ALIGNED_ROWS, batches.count("train"))))
-    ids, labels = batches.rows.ids[rows], batches.rows.labels[rows].astype(np.float32)
-    measure = dfa.alignment(lambda *args: net.loss(*args)[0], rule, state.matrices)
-    found = measure(state.params, state.statistics, ids, labels, jax.random.key(0))
-    return {
-        name: {"mean": float(a.mean), "std": float(a.std), "rows": int(a.counted)}
-        for name, a in found.items()
-        if int(a.counted)
-    }
+    found = net.align(state, Batch(batches.rows.ids[rows], batches.rows.labels[rows].astype(np.float32)))
+    # Taps that hear nothing have no signal to compare.
+    heard = {name: a for name, a in found.items() if int(a.counted)}
+    return {name: {"mean": float(a.mean), "std": float(a.std), "rows": int(a.counted)} for name, a in heard.items()}
 
 
 def train(
@@ -148,7 +153,8 @@ def train(
     data: Rows,
     model: Callable[..., nn.Module],
     rule: Rule,
-    optimizer: optax.GradientTransformation,
+    learning_rate: float,
+    clip_norm: float | None = None,
     batch_size: int = 2048,
     epochs: int = 15,
     patience: int = 3,
@@ -160,18 +166,22 @@ def train(
 ) -> dict[str, Any]:
     """Trains one model under one rule, or goes on where its folder stands; returns what results.json holds.
 
-    model: called with `sizes` gives the module. patience: epochs whose validation AUC is below the best, in a row,
-    after which training ends; the best epoch is tested. seed: of the split, the order, the parameters and dropout.
+    model: called with `sizes` gives the module. clip_norm: as `adam` takes it. patience: epochs in a row with a
+    validation AUC below the best after which training ends; the best epoch is tested. seed: of the split, the order,
+    the parameters and dropout.
     Raises UserError for sizes that do not fit and for a folder of another run; Stopped as `study.fit` does.
     """
-    for name, value in {"batch_size": batch_size, "epochs": epochs, "patience": patience}.items():
+    counts = {"batch_size": batch_size, "epochs": epochs, "patience": patience}
+    for name, value in counts.items():
         if not isinstance(value, int) or value < 1:
             raise UserError(f"{name} {value!r} is not a whole number above 0")
     batches = Batches(data, batch_size, seed, order)
     module = model(sizes=data.sizes)
-    net = network(module, rule, optimizer, seed)
-    record = {"model": described(module), "rule": rule.name, "taps": list(rule.taps), "data": data.fingerprint}
-    record |= {"rows": len(data.labels), "batch_size": batch_size, "patience": patience, "seed": seed}
+    net = network(module, rule, adam(learning_rate, clip_norm), seed)
+    record: dict[str, Any] = {"model": described(module), "rule": rule.to_json()}
+    record |= {"data": data.fingerprint, "rows": len(data.labels)}
+    record |= {"learning_rate": learning_rate, "clip_norm": clip_norm, "batch_size": batch_size}
+    record |= {"patience": patience, "order": order.__name__, "seed": seed}
     state = study.fit(
         run_dir,
         net.init(jax.random.key(seed)),
@@ -195,7 +205,7 @@ def train(
         "test_auc": auc(logits, labels),
         "test_log_loss": log_loss(logits, labels),
         "rows_per_second": rows_per_second(Path(run_dir), batch_size),
-        "alignment": alignment(net, rule, state, batches),
+        "alignment": alignment(net, state, batches),
     }
     write_atomically(Path(run_dir) / "results.json", json.dumps(results, indent=2) + "\n")
     return results
@@ -203,13 +213,10 @@ def train(
 
 def described(module: nn.Module) -> dict[str, Any]:
     """The architecture and its numbers."""
-    names = [name for name in module.__dataclass_fields__ if name not in ("parent", "name")]
-    fields = {name: getattr(module, name) for name in names}
-    return {"architecture": type(module).__name__} | {
-        name: list(value) if isinstance(value, Sequence) else value
-        for name, value in fields.items()
-        if not callable(value)
-    }
+    names = [field.name for field in fields(module) if field.name not in ("parent", "name")]
+    values = {name: getattr(module, name) for name in names}
+    told = {name: list(v) if isinstance(v, Sequence) else v for name, v in values.items() if not callable(v)}
+    return {"architecture": type(module).__name__} | told
 
 
 def rows_per_second(run_dir: Path, batch_size: int) -> float | None:

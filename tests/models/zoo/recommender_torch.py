@@ -3,6 +3,7 @@
 Every value that a rule may tap goes through `point(name, value)`.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,7 @@ class Perceptron(nn.Module):
     def __init__(self, inputs: int, features: tuple[int, ...], output: bool) -> None:
         super().__init__()
         widths = [inputs, *features]
-        self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.dense = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.norm = nn.ModuleList(nn.BatchNorm1d(width) for width in features)
         self.last = nn.Linear(widths[-1], 1) if output else nn.Identity()
 
