@@ -4,7 +4,7 @@ Launay et al. 2020, Direct Feedback Alignment Scales to Modern Deep Learning Tas
 (arXiv:2006.12878); Nøkland 2016 (arXiv:1609.01596).
 """
 
-from pagnol_jax.dfa.alignment import Alignment, alignment, signals
+from pagnol_jax.dfa.alignment import Alignment, alignment, rms, signals
 from pagnol_jax.dfa.gradient import init, value_and_grad
 
-__all__ = ["Alignment", "alignment", "init", "signals", "value_and_grad"]
+__all__ = ["Alignment", "alignment", "init", "rms", "signals", "value_and_grad"]

@@ -70,7 +70,7 @@ def rms(fun: Callable[..., Any], at: Where) -> Callable[..., dict[str, jax.Array
 
 
 def _outputs(fun: Callable[..., Any], at: Where) -> Callable[..., tuple[list[Any], dict[str, int]]]:
-    """(params, *args) -> the outputs of the modules `at` as trees, per network applied, and {path: rank in its scan}."""
+    """(params, *args) -> the modules' outputs as trees, one per network applied; {path: rank inside its scans}."""
 
     def outputs(*args: Any) -> tuple[list[Any], dict[str, int]]:
         with Cuts(backprop(), lambda name, error, taps: error, probe=at).made() as cuts:

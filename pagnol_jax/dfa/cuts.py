@@ -35,12 +35,14 @@ class Meeting(NamedTuple):
 class Cuts:
     """An interceptor for one run of a function that applies modules.
 
-    meet(name, error's tensor, taps' outputs {Tap: array}) -> the tensor; called where the taps of a rule meet the error.
+    meet(name, error's tensor, {Tap: output}) -> the tensor; called where the taps of a rule meet their error.
     probe, probes: where to add which zeros, [tree of PROBES] per network that the function applies.
     Once the function has run, `meetings` are what met, and `seen` the outputs of the modules to probe, per network.
     """
 
-    def __init__(self, rule: Rule, meet: Callable[..., jax.Array], probe: Where = (), probes: list[Any] | None = None) -> None:
+    def __init__(
+        self, rule: Rule, meet: Callable[..., jax.Array], probe: Where = (), probes: list[Any] | None = None
+    ) -> None:
         self.rule, self.meet, self.probe, self.probes = rule, meet, probe, probes
         self.meetings: list[Meeting] = []
         self.seen: list[Any] = []
@@ -104,18 +106,18 @@ class Cuts:
         self.root, self.used = scope, set()
         _open(module)
         for name, probes in (self.probes[len(self.seen)] if self.probes else {}).items():
-            scope.put_variable(PROBES, name, probes)
+            _scope(module).put_variable(PROBES, name, probes)
 
     def _leave(self, module: nn.Module) -> None:
         """A network ends: the collections go, so that the caller never sees them."""
-        kept = module.scope._variables.pop(TAPS, {})
-        self.seen.append(module.scope._variables.pop(PROBES, {}))
+        kept = _scope(module)._variables.pop(TAPS, {})
+        self.seen.append(_scope(module)._variables.pop(PROBES, {}))
         self.left += [key for key in flatten_dict(kept) if key not in self.used]
         self.root = None
 
     def _tapped(self, module: nn.Module, out: Any) -> Any:
         value, put = _only_array(module, out)
-        self._keep(module, TAPS, value)
+        self._keep(module, TAPS, self.rule.through(value))
         return put(jax.lax.stop_gradient(value))
 
     def _probed(self, module: nn.Module, out: Any) -> Any:
@@ -123,26 +125,27 @@ class Cuts:
         if self.probes is None:
             self._keep(module, PROBES, value)
             return out
-        return put(value + module.scope.get_variable(PROBES, self._call(module, PROBES)))
+        return put(value + _scope(module).get_variable(PROBES, self._call(module, PROBES)))
 
     def _keep(self, module: nn.Module, collection: str, value: jax.Array) -> None:
         """Keeps an output of a module among its variables."""
-        if not module.scope.is_mutable_collection(collection):
+        if not _scope(module).is_mutable_collection(collection):
             why = f"the transformation around it does not carry it out: give its nn.scan variable_axes={{'{TAPS}': 0}}"
             raise UserError(f"the output of module {path(module)} cannot be kept: {why}")
         name = self._call(module, collection)
         self.ranks["/".join((*module.path, name))] = value.ndim
-        module.scope.put_variable(collection, name, value)
+        _scope(module).put_variable(collection, name, value)
 
     def _call(self, module: nn.Module, collection: str) -> str:
-        """Which call of a module this is, '0' for the first. Scopes are new in every trace of a transformation's body."""
-        scope, count = self.calls.get((id(module.scope), collection), (module.scope, 0))
+        """Which call of a module this is, '0' for the first. Every trace of a scan's body has scopes of its own."""
+        scope = _scope(module)
+        _, count = self.calls.get((id(scope), collection), (scope, 0))
         self.calls[id(scope), collection] = scope, count + 1
         return f"{count}"
 
     def _met(self, module: nn.Module, out: Any) -> Any:
         value, put = _only_array(module, out)
-        kept = flatten_dict(module.scope.root._variables.get(TAPS, {}))
+        kept = flatten_dict(_scope(module).root._variables.get(TAPS, {}))
         arrays = {key: array for key, array in kept.items() if key not in self.used}
         self.used |= set(arrays)
         taps = {self._tap(key, array, value): array for key, array in arrays.items()}
@@ -169,6 +172,7 @@ class Cuts:
 
 def _only_array(module: nn.Module, out: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
     """The one floating-point array of an output, and what puts another in its place."""
+    treedef: Any
     leaves, treedef = jax.tree.flatten(out)
     places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
     if len(places) != 1:
@@ -179,7 +183,8 @@ def _only_array(module: nn.Module, out: Any) -> tuple[jax.Array, Callable[[jax.A
 
 def _open(module: nn.Module) -> None:
     """Makes the collections mutable in a network's scope, and in those of the submodules that it has already."""
-    module.scope.mutable = union_filters(module.scope.mutable, [TAPS, PROBES])
+    scope = _scope(module)
+    scope.mutable = union_filters(scope.mutable, [TAPS, PROBES])
     for child in module._state.children.values():
         if isinstance(child, nn.Module) and child.scope is not None:
             _open(child)
@@ -187,5 +192,10 @@ def _open(module: nn.Module) -> None:
 
 def _freeze(module: nn.Module) -> None:
     """Makes a module's parameters constants before it reads them."""
-    scope = module.scope
+    scope = _scope(module)
     scope._variables["params"] = jax.lax.stop_gradient(scope._collection("params"))
+
+
+def _scope(module: nn.Module) -> Any:
+    """Where a bound module's variables live."""
+    return module.scope

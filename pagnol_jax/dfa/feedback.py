@@ -35,10 +35,14 @@ class Tap(NamedTuple):
 
 
 class Feedback(NamedTuple):
-    """init(key, error_width, taps) -> matrices, boxed with logical axes (`nn.unbox` gives the arrays).
-    project(matrices, error [*batch, error_width], taps) -> the signal of each tap, in a shape that broadcasts to its
-    own with features flattened: [*stack or ones, *batch, width]."""
+    """A rule. `name` is for records.
 
+    init(key, error_width, taps) -> matrices, boxed with logical axes (`nn.unbox` gives the arrays).
+    project(matrices, error [*batch, error_width], taps) -> the signal of each tap in the shape of its output, with
+    features flattened: [*batch, width], or with the stack before it.
+    """
+
+    name: str
     init: Callable[[jax.Array, int, Sequence[Tap]], Any]
     project: Callable[[Any, jax.Array, Sequence[Tap]], list[jax.Array]]
 
@@ -57,12 +61,12 @@ def uniform() -> Feedback:
         signal = _product(error, matrix) / math.sqrt(matrix.shape[1])
         return [signal[..., : tap.width] for tap in taps]
 
-    return Feedback(init, project)
+    return Feedback("uniform", init, project)
 
 
 def gaussian() -> Feedback:
     """A matrix per layer with entries of N(0, 1/d), d the layer's width: the signal is about as long as the error."""
-    return _per_layer(lambda key, shape: jax.random.normal(key, shape) / math.sqrt(shape[1]))
+    return _per_layer("gaussian", lambda key, shape: jax.random.normal(key, shape) / math.sqrt(shape[1]))
 
 
 def orthogonal() -> Feedback:
@@ -71,7 +75,7 @@ def orthogonal() -> Feedback:
     def draw(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
         return nn.initializers.orthogonal(math.sqrt(max(1.0, shape[0] / shape[1])))(key, shape)
 
-    return _per_layer(draw)
+    return _per_layer("orthogonal", draw)
 
 
 def redrawn(rule: Feedback) -> Feedback:
@@ -84,10 +88,10 @@ def redrawn(rule: Feedback) -> Feedback:
         key = jax.random.wrap_key_data(matrices["key"])
         return rule.project(nn.unbox(rule.init(key, error.shape[-1], taps)), error, taps)
 
-    return Feedback(init, project)
+    return Feedback(f"redrawn {rule.name}", init, project)
 
 
-def _per_layer(draw: Callable[[jax.Array, tuple[int, int]], jax.Array]) -> Feedback:
+def _per_layer(name: str, draw: Callable[[jax.Array, tuple[int, int]], jax.Array]) -> Feedback:
     """`draw(key, (error_width, width))` for every layer of every tap."""
 
     def init(key: jax.Array, error_width: int, taps: Sequence[Tap]) -> Any:
@@ -109,7 +113,7 @@ def _per_layer(draw: Callable[[jax.Array, tuple[int, int]], jax.Array]) -> Feedb
             signals.append(_product(error, _with_axes(matrices[tap.path], between)))
         return signals
 
-    return Feedback(init, project)
+    return Feedback(name, init, project)
 
 
 def _with_axes(matrix: jax.Array, between: tuple[int, ...]) -> jax.Array:

@@ -1,5 +1,6 @@
 """`value_and_grad` under a training rule, with the signature of `jax.value_and_grad`."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -55,7 +56,7 @@ def value_and_grad(
 ) -> Callable[..., Any]:
     """`jax.value_and_grad(fun, has_aux=...)` of the first argument, with `rule` in place of the chain rule.
 
-    fun: (params, *args) -> a scalar loss, or (loss, aux) with `has_aux`; it applies linen modules as it likes, and knows
+    fun: (params, *args) -> a scalar loss, or (loss, aux) with `has_aux`; it applies linen modules as it likes and knows
     nothing of the rule. matrices: of `init`, unboxed; not differentiated. layers: how the gradients of layers under
     `nn.scan`, which do not wait for each other, are run: `parallel.batched` or `parallel.looped`.
     The gradient of all above the last tap is the true one, bit for bit.
@@ -101,7 +102,7 @@ def under(
 def _fresh(fun: Callable[..., Any]) -> Callable[..., Any]:
     """`fun` for JAX to trace anew: a trace that it remembers has the cuts of another time, or none."""
     plain = inspect.unwrap(fun)  # without its jit
-    return lambda *args: plain(*args)
+    return functools.partial(plain)
 
 
 def _meet(feedback: Any, taps: list[Tap], matrices: Any, error: jax.Array, outputs: list[jax.Array]) -> jax.Array:

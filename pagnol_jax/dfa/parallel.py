@@ -1,7 +1,7 @@
 """Layers that do not wait for each other: loops of a gradient that are none.
 
-Backpropagation through `nn.scan` is a loop from the last layer to the first. Under a rule that cuts every layer the same
-loop hands nothing on: `batched` finds such loops in a traced gradient and runs all their iterations at once.
+Backpropagation through `nn.scan` is a loop from the last layer to the first. Under a rule that cuts every layer the
+same loop hands nothing on: `batched` finds such loops in a traced gradient and runs all their iterations at once.
 """
 
 from collections.abc import Callable
@@ -64,7 +64,9 @@ class _Run:
             return _Run(inner.jaxpr, inner.consts).outputs([self._read(x) for x in eqn.invars])
         if eqn.primitive.name == "broadcast_in_dim" and 0 not in (places := eqn.params["broadcast_dimensions"]):
             shape = eqn.params["shape"][1:]
-            self.repeated[eqn.outvars[0]] = jax.lax.broadcast_in_dim(self._read(eqn.invars[0]), shape, [i - 1 for i in places])
+            self.repeated[eqn.outvars[0]] = jax.lax.broadcast_in_dim(
+                self._read(eqn.invars[0]), shape, [i - 1 for i in places]
+            )
         variables = [x for x in eqn.invars if not isinstance(x, Literal)]
         alone = self.jaxpr.replace(constvars=[], invars=variables, outvars=list(eqn.outvars), eqns=[eqn])
         return jax.core.eval_jaxpr(alone, [], *[self.values[x] for x in variables])

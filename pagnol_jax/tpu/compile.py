@@ -19,7 +19,7 @@ from pagnol_jax.tpu.topology import Topology
 from pagnol_jax.train.run import Built, build
 
 # Of the bindings of `train`, those that decide what its step is.
-STEP = ("model", "optimizer", "batch_size", "length", "mesh", "seed", "z_loss", "microbatches")
+STEP = ("model", "optimizer", "batch_size", "length", "mesh", "seed", "z_loss", "microbatches", "rule", "batch_loss")
 
 
 class TooLargeError(UserError):

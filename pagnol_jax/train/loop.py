@@ -5,7 +5,7 @@ import contextlib
 import signal
 import sys
 import time
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -38,7 +38,7 @@ class Loop:
     """One run of `steps` over `data`, from a state at some step to `total_steps`.
 
     Batches are a pure function of the step, so the state's step is the whole position in the data.
-    flops_per_token: of training, for the share of the matmul peak in `dtype`. schedule: step -> learning rate.
+    flops_per_token: of training, for the share of the matmul peak in `dtype`.
     """
 
     def __init__(
@@ -55,14 +55,13 @@ class Loop:
         keep: int,
         log_every: int,
         flops_per_token: float,
-        schedule: Any,
         dtype: str,
     ) -> None:
         self.steps, self.data, self.mesh, self.folder = steps, data, mesh, folder
         self.total_steps, self.log_every = total_steps, log_every
         self.evaluate_every, self.checkpoint_every = evaluate_every, checkpoint_every
         self.evaluate_windows = evaluate_windows
-        self.flops_per_token, self.schedule, self.dtype = flops_per_token, schedule, dtype
+        self.flops_per_token, self.dtype = flops_per_token, dtype
         self.tokens_per_step = data.batch_size * data.length
         self.checkpoints = Checkpoints(folder.checkpoints, keep)
         self.rows = Rows(data, steps.batch_sharding)
@@ -160,8 +159,8 @@ class Loop:
 
     def _record(self, pending: Pending) -> None:
         step = pending.step
-        (loss, z_loss, norm), votes = jax.device_get((pending.metrics, pending.votes))
-        loss, z_loss, norm = float(loss), float(z_loss), float(norm)
+        metrics, votes = jax.device_get((pending.metrics, pending.votes))
+        loss, z_loss, norm, rate = map(float, metrics)
         if votes is not None:
             self.stop = self.stop or Ballot.count(votes)
         if not np.isfinite(loss) or not np.isfinite(norm):
@@ -169,7 +168,6 @@ class Loop:
         tokens = step * self.tokens_per_step
         speed = self.bar.update(step, loss, self.flops_per_token)
         if step % self.log_every == 0 or step == self.total_steps:
-            rate = float(self.schedule(step - 1))
             line = {"step": step, "tokens": tokens, "loss_nats_per_token": loss, "z_loss": z_loss}
             self.log.write("metrics", "train", line | {"gradient_norm": norm, "learning_rate": rate})
             self.log.write("speed", "speed", {"step": step} | speed)
@@ -194,6 +192,10 @@ class Loop:
             line |= {"bits_per_byte": nats / np.log(2) / self.data.bytes_per_token[corpus]}
             self.log.write("metrics", f"validation/{corpus}", line | {"tokens_evaluated": int(total.weight)})
             self.bar.validation(corpus, nats)
+        watched = jax.device_get(self.steps.watch(state, self.rows.put(self.rows.batch(step - 1))))
+        for name, values in watched.items():
+            layers = {f"{i}": float(value) for i, value in enumerate(np.atleast_1d(values))}
+            self.log.write("metrics", name, {"step": step, "watched": name} | layers)
 
 
 class Progress:

@@ -1,9 +1,11 @@
 """AdamW and its learning-rate schedules, as values."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
+import optax.contrib
 
 from pagnol_jax.errors import UserError
 
@@ -12,11 +14,15 @@ DECAYED = ("kernel", "head", "embedding")
 
 
 class Optimizer(NamedTuple):
-    """An optax transformation with the schedule inside it, kept apart so that it can be recorded."""
+    """An optax transformation with the schedule inside it, kept apart so that it can be recorded.
+
+    scale: what the transformation multiplies the schedule by, of its state.
+    """
 
     transform: optax.GradientTransformation
     schedule: optax.Schedule
     schedule_name: str
+    scale: Callable[[Any], Any] = lambda state: 1.0
 
 
 class Schedule(NamedTuple):
@@ -67,6 +73,31 @@ def adamw(
         optax.adamw(schedule.function, b1, b2, eps, weight_decay=weight_decay, mask=decayed),
     )
     return Optimizer(transform, schedule.function, schedule.name)
+
+
+def adamw_on_plateau(
+    peak: float,
+    warmup_steps: int,
+    window: int,
+    factor: float = 0.2,
+    patience: int = 1,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    clip_norm: float = 1.0,
+) -> Optimizer:
+    """AdamW whose rate stays at `peak` after warm-up and shrinks by `factor` when the mean training loss of `window`
+    steps has not gone down for more than `patience` windows (Launay et al. 2020, section 4.4, per epoch there)."""
+    schedule = warmup_plateau(peak, warmup_steps)
+    steps = adamw(schedule, b1, b2, eps, weight_decay, clip_norm).transform
+    shrink = optax.contrib.reduce_on_plateau(factor, patience, accumulation_size=window)
+    return Optimizer(optax.chain(steps, shrink), schedule.function, schedule.name, lambda state: state[1].scale)
+
+
+def warmup_plateau(peak: float, warmup_steps: int) -> Schedule:
+    """Linear warm-up to `peak`, and no decay."""
+    return Schedule("plateau", _after_warmup(peak, warmup_steps, optax.constant_schedule(peak)))
 
 
 def decayed(params: Any) -> Any:

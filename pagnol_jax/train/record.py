@@ -28,7 +28,9 @@ from pagnol_jax.train.tensorboard import TensorBoard
 
 PACKAGES = ("pagnol_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run must share with its folder; anything else (more steps, other evaluations) may change.
-IDENTITY = ("model", "tokenizer", "corpora", "rates", "length", "tokens_per_step", "seed", "batches")
+IDENTITY = ("model", "tokenizer", "corpora", "rates", "length", "tokens_per_step", "seed", "batches", "rule")
+# What run.json did not say while it could not be otherwise.
+UNSAID = {"rule": {"name": "backprop", "taps": []}}
 # How a model is run, not what it is.
 EXECUTION = ("unroll", "remat", "attention")
 
@@ -154,7 +156,7 @@ class RunFolder:
 
 def identity(record: dict[str, Any], keys: tuple[str, ...] = IDENTITY) -> dict[str, Any]:
     """What makes a run the run it is."""
-    found = {key: record.get(key) for key in keys}
+    found = {key: record.get(key, UNSAID.get(key)) for key in keys}
     if isinstance(model := found.get("model"), dict):
         found["model"] = {key: value for key, value in model.items() if key not in EXECUTION}
     return found

@@ -27,7 +27,11 @@ class Rows:
 
     def batches(self, start: int) -> AbstractContextManager[Iterator[Batch]]:
         """This host's rows of the training batches from step `start` on, made ahead by a thread."""
-        return ahead(lambda step: self._joined([self.data.batch(step, lo, hi) for lo, hi in self.blocks]), start)
+        return ahead(self.batch, start)
+
+    def batch(self, step: int) -> Batch:
+        """This host's rows of the training batch of a step."""
+        return self._joined([self.data.batch(step, lo, hi) for lo, hi in self.blocks])
 
     def validation(self, corpus: str, most: int | None) -> Iterator[Batch]:
         """This host's rows of the validation batches of a corpus, of `most` windows at most."""

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from pagnol_jax.data.batches import MixtureBatches
 from pagnol_jax.data.mixture import Mixture
 from pagnol_jax.data.prepare import open_batches
+from pagnol_jax.dfa.rules import Rule
 from pagnol_jax.errors import UserError
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.sharding import rules
@@ -18,7 +19,7 @@ from pagnol_jax.train import hosts
 from pagnol_jax.train.loop import Loop
 from pagnol_jax.train.optimizer import Optimizer
 from pagnol_jax.train.record import RunFolder, versions
-from pagnol_jax.train.step import Steps, make_steps
+from pagnol_jax.train.step import BACKPROP, BatchLoss, Steps, batch_loss, make_steps
 
 
 def train(
@@ -33,6 +34,8 @@ def train(
     seed: int = 0,
     z_loss: float = 0.0,
     microbatches: int = 1,
+    rule: Rule = BACKPROP,
+    batch_loss: BatchLoss = batch_loss,
     evaluate_every: int = 500,
     evaluate_windows: int | None = None,
     checkpoint_every: int = 500,
@@ -45,6 +48,7 @@ def train(
     model: called with `vocab_size` (the tokenizer's) gives the configuration.
     mesh: called with `devices` gives the mesh.
     config_text: gives the text of config.gin once all that it configures has been called.
+    rule: what learns from what. batch_loss: how the loss is made.
     evaluate_windows: windows per corpus that an evaluation takes, spread over the split; None takes all.
     batch_size, length: sequences per step over all devices, tokens per sequence.
     Raises UserError for a mesh that does not divide the sizes, a folder of another run, or a loss that is not finite.
@@ -64,9 +68,11 @@ def train(
         seed=seed,
         z_loss=z_loss,
         microbatches=microbatches,
+        rule=rule,
+        batch_loss=batch_loss,
     )
     folder = RunFolder(run_dir)
-    record = describe(folder.path.name, config, mixture, data, optimizer, devices, total_steps)
+    record = describe(folder.path.name, config, mixture, data, optimizer, devices, total_steps, rule)
     hosts.same(record)
     with folder.shared(record, data.cache.folder / "tokenizer.json", config_text()):
         loop = Loop(
@@ -81,7 +87,6 @@ def train(
             keep=keep,
             log_every=log_every,
             flops_per_token=config.flops_per_token(attention_length=length),
-            schedule=optimizer.schedule,
             dtype=config.dtype,
         )
         return loop.run(seed)
@@ -107,6 +112,8 @@ def build(
     seed: int = 0,
     z_loss: float = 0.0,
     microbatches: int = 1,
+    rule: Rule = BACKPROP,
+    batch_loss: BatchLoss = batch_loss,
 ) -> Built:
     """The steps of a run on `devices`, which need not be at hand: `train` runs them, `pagnol tpu` compiles them.
 
@@ -116,7 +123,14 @@ def build(
     placed = mesh(devices=devices)
     config = model(vocab_size=vocab_size)
     _check_sizes(config, placed, batch_size, length, microbatches)
-    steps = make_steps(config, optimizer, placed, z_loss=z_loss, microbatches=microbatches, seed=seed)
+    options: dict[str, Any] = {
+        "z_loss": z_loss,
+        "microbatches": microbatches,
+        "seed": seed,
+        "rule": rule,
+        "batch_loss": batch_loss,
+    }
+    steps = make_steps(config, optimizer, placed, **options)
     return Built(config, placed, steps)
 
 
@@ -143,6 +157,7 @@ def describe(
     optimizer: Optimizer,
     mesh: Mesh,
     total_steps: int,
+    rule: Rule,
 ) -> dict[str, Any]:
     """run.json: what the scaling laws and a later reader need to know. FLOPs are per token, of training."""
     non_embedding = config.flops_per_token(embedding=False)
@@ -167,4 +182,5 @@ def describe(
         "device": jax.devices()[0].device_kind,
         "versions": versions(),
         "model": config.to_json(),
+        "rule": rule.to_json(),
     }
