@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ FIGURE = Path("docs/figures/dfa_recommenders.png")
 MODELS = {"fm": "FM", "deepfm": "DeepFM", "dcn": "Deep & Cross", "autoint": "AutoInt", "afn": "AFN"}
 ARMS = {"": "BP", "_dfa": "DFA", "_shallow": "shallow"}
 LEAVES = ["fm", *(model + arm for model in list(MODELS)[1:] for arm in ARMS), "afn_dfa_meant"]
-RATES = (3e-4, 1e-3, 3e-3, 1e-2)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # those in the middle first, others where the best lies at an end
 TUNING_SEED, SEEDS = 0, (1, 2, 3, 4, 5)
 
 
@@ -65,11 +66,22 @@ def measured(leaf: str) -> dict[str, Any]:
     # The rate as a part of the state: one compiled step for all of them.
     optimizer = optax.inject_hyperparams(recommend.adam, static_args="clip_norm")(0.0, bound.get("clip_norm"))
     net = recommend.network(bound["model"](sizes=bound["data"].sizes), bound["rule"], optimizer, 0)
-    tuning = {rate: run(net, bound, rate, TUNING_SEED) for rate in RATES}
-    best = max(RATES, key=lambda rate: tuning[rate]["validation_auc"])
+    tuning = tuned(lambda rate: run(net, bound, rate, TUNING_SEED)["validation_auc"])
+    best = max(tuning, key=lambda rate: tuning[rate])
     runs = [run(net, bound, best, seed) for seed in SEEDS]
-    found = {"rate": best, "tuning": {f"{rate:g}": tuned["validation_auc"] for rate, tuned in tuning.items()}}
-    return found | {"runs": runs, "seconds": time.perf_counter() - start}
+    found = {"rate": best, "tuning": {f"{rate:g}": area for rate, area in sorted(tuning.items())}, "runs": runs}
+    return found | {"seconds": time.perf_counter() - start}
+
+
+def tuned(score: Callable[[float], float]) -> dict[float, float]:
+    """Scores by rate, the best of which has a neighbour tried on either side."""
+    scores: dict[float, float] = {}
+    wanted = set(RATES[1:5])
+    while todo := wanted - set(scores):
+        scores |= {rate: score(rate) for rate in sorted(todo)}
+        best = RATES.index(max(scores, key=lambda rate: scores[rate]))
+        wanted |= set(RATES[max(best - 1, 0) : best + 2])
+    return scores
 
 
 def run(net: recommend.Network, bound: dict[str, Any], rate: float, seed: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pagnol_jax.models.zoo import recommender
 
@@ -31,15 +32,14 @@ TAPS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, tuple[str, ...]]] =
 def started(name: str, dropout: float = 0.0) -> tuple[nn.Module, Any]:
     """A module and its variables, embeddings and biases large enough to matter."""
     module = MODELS[name](**({} if name == "FM" else {"dropout": dropout}))
-    variables = module.init(jax.random.key(3), jnp.zeros((2, len(SIZES)), jnp.int32), False)
-    leaves, treedef = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(4), len(leaves))
-    moved = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return module, variables | {"params": treedef.unflatten(moved)}
+    variables = jax.jit(lambda key: module.init(key, jnp.zeros((2, len(SIZES)), jnp.int32), False))(jax.random.key(3))
+    random = np.random.default_rng(4)
+    moved = jax.tree.map(lambda x: x + random.normal(0, 0.3, x.shape).astype("f"), jax.device_get(variables["params"]))
+    return module, jax.device_get(variables) | {"params": moved}
 
 
-def data() -> tuple[jax.Array, jax.Array]:
-    """ids [BATCH, F], labels [BATCH]."""
-    key = jax.random.key(1)
-    ids = jnp.stack([jax.random.randint(jax.random.fold_in(key, i), (BATCH,), 0, n) for i, n in enumerate(SIZES)], 1)
-    return ids, jax.random.bernoulli(key, 0.5, (BATCH,)).astype(jnp.float32)
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """ids int32 [BATCH, F], labels float32 [BATCH]."""
+    random = np.random.default_rng(1)
+    ids = np.stack([random.integers(0, size, BATCH, dtype=np.int32) for size in SIZES], axis=1)
+    return ids, random.integers(0, 2, BATCH).astype("f")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny_run import NoTensorBoard
 
 from pagnol_jax import dfa
 from pagnol_jax.cli import gin_files
@@ -21,6 +22,7 @@ from pagnol_jax.dfa import feedback, rules, silent
 from pagnol_jax.dfa.gradient import meetings
 from pagnol_jax.errors import UserError
 from pagnol_jax.models.zoo import recommender
+from pagnol_jax.train import record
 from pagnol_jax.train.zoo import recommend
 
 FOLDER = Path(__file__).parents[3] / "gin" / "dfa" / "recommend"
@@ -50,6 +52,7 @@ def net() -> recommend.Network:
 def train(net: recommend.Network, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """(folder, **what changes) -> the results of a run."""
     monkeypatch.setattr(recommend, "network", lambda *_: net)
+    monkeypatch.setattr(record, "TensorBoard", NoTensorBoard)
     settings = {
         "rule": DFA,
         "learning_rate": 0.02,
