@@ -103,6 +103,7 @@ class GPTConfig:
         they do not divide they are replicated, as multi-query attention needs."""
         return {
             "vocab": ("vocab_size", self.padded_vocab),
+            "layers": ("num_layers", self.num_layers),
             "mlp": ("d_ff", self.feed_forward),
             "heads": ("num_heads", self.num_heads),
             "embed": ("d_model", self.d_model),

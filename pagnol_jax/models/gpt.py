@@ -103,18 +103,29 @@ class GPT(nn.Module):
         """
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        x = self.embed(tokens, positions)
+        x, cache = self.body(x, positions, Mask() if mask is None else mask, cache)
+        if cache is not None:
+            cache = dataclasses.replace(cache, index=cache.index + tokens.shape[1])
+        return *self.top(x), cache
+
+    def embed(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
+        """tokens, positions [B, T] int -> what the first block reads [B, T, d_model]."""
         x = self.token_embedding(tokens)
         if self.config.position.learned:
             x = x + self.position_embedding(positions)
         if self.config.embedding_norm:
             x = self.embedding_norm(x)
-        x = constrain(self.dropout(x), "batch", "length", "embed")
-        layers = jnp.arange(self.config.num_layers)
-        (x, cache), _ = self.blocks((x, cache), layers, positions, Mask() if mask is None else mask)
-        if cache is not None:
-            cache = dataclasses.replace(cache, index=cache.index + tokens.shape[1])
+        return constrain(self.dropout(x), "batch", "length", "embed")
+
+    def body(self, x: jax.Array, positions: jax.Array, mask: Mask, cache: Cache | None = None) -> Carry:
+        """All blocks: x [B, T, d_model] -> (the same, cache)."""
+        return self.blocks((x, cache), jnp.arange(self.config.num_layers), positions, mask)[0]
+
+    def top(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """What the last block gives [B, T, d_model] -> (features [B, T, d_model], head [d_model, V] float32)."""
         head = self.token_embedding.head() if self.config.tie_embeddings else self.head
-        return self.final_norm(x), head, cache
+        return self.final_norm(x), head
 
     def __call__(self, tokens: jax.Array, positions: jax.Array | None = None, mask: Mask | None = None) -> jax.Array:
         """tokens [B, T] -> logits [B, T, V] in float32."""

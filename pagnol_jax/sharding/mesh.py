@@ -1,4 +1,4 @@
-"""A mesh of (data, fsdp, tensor, sequence) axes over the devices at hand."""
+"""A mesh of (data, fsdp, tensor, sequence) axes over the devices at hand, and of stages for a pipeline."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from jax.experimental import mesh_utils
 from pagnol_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor", "sequence")
+STAGE = "stage"  # of a pipeline: a mesh has this axis where more than one is asked for
 
 
 def make_mesh(
-    data: int = -1, fsdp: int = 1, tensor: int = 1, sequence: int = 1, devices: Sequence | None = None
+    data: int = -1, fsdp: int = 1, tensor: int = 1, sequence: int = 1, devices: Sequence | None = None, stage: int = 1
 ) -> jax.sharding.Mesh:
     """Mesh of the given axis sizes; one axis may be -1 and takes the devices that the others leave.
 
@@ -22,7 +23,7 @@ def make_mesh(
     Raises UserError if the sizes do not multiply to the number of devices, or `data` to that of slices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = dict(zip(AXES, (data, fsdp, tensor, sequence), strict=True))
+    sizes = dict(zip(AXES, (data, fsdp, tensor, sequence), strict=True)) | ({STAGE: stage} if stage != 1 else {})
     for axis in [axis for axis, size in sizes.items() if size == -1][:1]:
         sizes[axis] = len(devices) // abs(math.prod(sizes.values()))
     if math.prod(sizes.values()) != len(devices):
@@ -31,8 +32,8 @@ def make_mesh(
     slices = by_slice(devices)
     if sizes["data"] % len(slices):
         raise UserError(f"data {sizes['data']} is not a multiple of the {len(slices)} slices: only it may cross them")
-    shape = (sizes["data"] // len(slices), *(sizes[axis] for axis in AXES[1:]))
-    return jax.sharding.Mesh(np.concatenate([_arranged(shape, part) for part in slices]), AXES)
+    shape = (sizes["data"] // len(slices), *list(sizes.values())[1:])
+    return jax.sharding.Mesh(np.concatenate([_arranged(shape, part) for part in slices]), tuple(sizes))
 
 
 def by_slice(devices: Sequence[Any]) -> list[list[Any]]:

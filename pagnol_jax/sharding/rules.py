@@ -16,13 +16,14 @@ from pagnol_jax.errors import UserError
 RULES: dict[str, str | tuple[str, ...] | None] = {
     "batch": ("data", "fsdp"),
     "length": "sequence",
-    "vocab": "tensor",
+    "vocab": ("tensor", "stage"),
     "mlp": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
     "embed": ("fsdp", "sequence"),
     "head_dim": None,
-    "layers": None,
+    "layers": "stage",
+    "stages": "stage",  # what the stages of a pipeline do at one time
 }
 
 
@@ -45,7 +46,7 @@ def spec(axes: tuple[str | None, ...], shape: tuple[int, ...], mesh: Any = None)
 def _fitting(rule: str | tuple[str, ...] | None, size: int, mesh: Any, taken: set[str]) -> tuple[str, ...]:
     names: tuple[str, ...] = ()
     for name in (rule,) if isinstance(rule, str) else rule or ():
-        if mesh.shape[name] > 1 and name not in taken and size % mesh.shape[name] == 0:
+        if mesh.shape.get(name, 1) > 1 and name not in taken and size % mesh.shape[name] == 0:
             names, size = (*names, name), size // mesh.shape[name]
     return names
 
@@ -82,7 +83,13 @@ def is_split(axis: str) -> bool:
     mesh = jax.sharding.get_abstract_mesh()
     rule = RULES[axis]
     names = (rule,) if isinstance(rule, str) else rule or ()
-    return not mesh.empty and any(mesh.shape[name] > 1 for name in names)
+    return not mesh.empty and any(mesh.shape.get(name, 1) > 1 for name in names)
+
+
+def count(axis: str, mesh: Any) -> int:
+    """Parts into which a mesh divides logical `axis`."""
+    rule = RULES[axis]
+    return math.prod(mesh.shape.get(m, 1) for m in ((rule,) if isinstance(rule, str) else rule or ()))
 
 
 def shardings(boxed: Any, mesh: Mesh) -> Any:
@@ -104,9 +111,7 @@ def check(sizes: dict[str, tuple[str, int]], mesh: Mesh) -> None:
     """
     wrong = []
     for axis, (name, size) in sizes.items():
-        rule = RULES[axis]
-        parts = math.prod(mesh.shape[m] for m in ((rule,) if isinstance(rule, str) else rule or ()))
-        if size % parts:
+        if size % (parts := count(axis, mesh)):
             wrong.append(f"{name} {size} by {parts}")
     if wrong:
         raise UserError(f"mesh {dict(mesh.shape)} does not divide {', '.join(wrong)}")

@@ -24,6 +24,7 @@ from pagnol_jax.models import gpt
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.models.masks import Mask
 from pagnol_jax.sharding import compiler, rules
+from pagnol_jax.train import pipeline
 from pagnol_jax.train.loss import Loss, cross_entropy
 from pagnol_jax.train.optimizer import Optimizer
 
@@ -95,9 +96,11 @@ def make_steps(
 ) -> Steps:
     """Init, train, evaluate and watch steps with parameters, optimiser state and batches sharded by the table.
 
-    `microbatches` splits a batch into that many gradient accumulations. `rule` says what learns from what, `batch_loss`
+    `microbatches` splits a batch into that many gradient accumulations, or parts that follow one another through the
+    stages of a pipeline. `rule` says what learns from what, `batch_loss`
     how the loss is made.
     """
+    stages = rules.count("stages", mesh)
     transform = optax.with_extra_args_support(optimizer.transform)
 
     def mean_loss(params: Any, batch: Batch, key: jax.Array | None, tokens: Any) -> tuple[jax.Array, Loss]:
@@ -114,8 +117,12 @@ def make_steps(
     def train(state: State, batch: Batch) -> tuple[State, Metrics]:
         tokens = batch.weights.sum()
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        value_and_grad = dfa.value_and_grad(mean_loss, rule, state.feedback, has_aux=True)
-        loss, grads = accumulate(value_and_grad, state.params, batch, key, tokens, microbatches)
+        if stages > 1:
+            value_and_grad = pipeline.value_and_grad(model, stages, rule, state.feedback, z_loss)
+            (_, loss), grads = value_and_grad(state.params, pipeline.split(batch, microbatches, key), tokens)
+        else:
+            value_and_grad = dfa.value_and_grad(mean_loss, rule, state.feedback, has_aux=True)
+            loss, grads = accumulate(value_and_grad, state.params, batch, key, tokens, microbatches)
         nats = loss.nats / tokens
         updates, optimizer_state = transform.update(grads, state.optimizer, state.params, value=nats)
         rate = optimizer.schedule(state.step) * optimizer.scale(optimizer_state)

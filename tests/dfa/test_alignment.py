@@ -1,0 +1,84 @@
+"""Alignment: closed forms, its traps, and cosines made by hand."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pagnol_jax import dfa
+from pagnol_jax.dfa import rules
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.Dense(6, name="a")(x)
+        return nn.Dense(3, name="head")(nn.Dense(5, name="b")(jnp.tanh(x)))
+
+
+X = jax.random.normal(jax.random.key(0), (8, 4))
+PARAMS = Net().init(jax.random.key(1), X)["params"]
+RULE = rules.dfa(("a", "b"))
+
+
+def loss(params: Any, weights: Any = 1.0) -> jax.Array:
+    out = Net().apply({"params": params}, X)
+    return (jnp.broadcast_to(jnp.asarray(weights), (8,))[:, None] * (out - 1) ** 2).mean()
+
+
+def matrices(rule: rules.Rule = RULE) -> Any:
+    return nn.unbox(dfa.init(loss, rule, jax.random.key(2))(PARAMS))
+
+
+def test_signals_are_the_derivatives_by_a_module_s_output() -> None:
+    """By hand: dL/do, through the head's weights for backpropagation and through B for the rule."""
+    mine = matrices()
+    e = 2 * (Net().apply({"params": PARAMS}, X) - 1) / 24
+    true_b = e @ PARAMS["head"]["kernel"].T
+    hidden = X @ PARAMS["a"]["kernel"] + PARAMS["a"]["bias"]
+    true_a = (true_b @ PARAMS["b"]["kernel"].T) * (1 - jnp.tanh(hidden) ** 2)
+    found = dfa.signals(loss, rules.backprop(), None, ("a", "b"))(PARAMS)
+    np.testing.assert_allclose(found["a"], true_a, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found["b"], true_b, rtol=1e-4, atol=1e-7)
+    sent = e @ mine[""]["matrix"] / np.sqrt(6)
+    found = dfa.signals(loss, RULE, mine, ("a", "b"))(PARAMS)
+    np.testing.assert_allclose(found["a"], sent, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found["b"], sent[:, :5], rtol=1e-4, atol=1e-7)
+
+    aligned = dfa.alignment(loss, RULE, mine)(PARAMS)["a"]
+    cosines = (sent * true_a).sum(1) / jnp.linalg.norm(sent, axis=1) / jnp.linalg.norm(true_a, axis=1)
+    np.testing.assert_allclose([aligned.mean, aligned.std], [cosines.mean(), cosines.std()], rtol=1e-4)
+    assert aligned.counted == 8
+
+
+def test_feedback_by_the_head_s_own_weights_is_aligned() -> None:
+    rule = rules.dfa(("b",))
+    found = dfa.alignment(loss, rule, {"": {"matrix": PARAMS["head"]["kernel"].T}})(PARAMS)["b"]
+    np.testing.assert_allclose([found.mean, found.std], [1, 0], atol=1e-5)
+
+
+def test_tiny_signals_count_and_empty_samples_do_not() -> None:
+    mine = matrices()
+    usual = dfa.alignment(loss, RULE, mine)(PARAMS, np.array([1] * 6 + [0] * 2))
+    tiny = dfa.alignment(loss, RULE, mine)(PARAMS, np.array([1e-30] * 6 + [0] * 2))
+    for path in ("a", "b"):
+        assert usual[path].counted == tiny[path].counted == 6
+        np.testing.assert_allclose(tiny[path].mean, usual[path].mean, rtol=1e-4)
+        np.testing.assert_allclose(tiny[path].std, usual[path].std, rtol=1e-3)
+
+
+def test_sizes_are_root_mean_squares() -> None:
+    expected = jnp.sqrt(((X @ PARAMS["a"]["kernel"] + PARAMS["a"]["bias"]) ** 2).mean())
+    np.testing.assert_allclose(dfa.rms(loss, ("a",))(PARAMS)["a"], expected, rtol=1e-5)
+
+
+def test_through_a_norm_nothing_lengthens_the_stream() -> None:
+    rule = rules.dfa(("b",), through=rules.normalised)
+    mine = matrices(rule)
+    signal = dfa.signals(loss, rule, mine, ("b",))(PARAMS)["b"]
+    output = jnp.tanh(X @ PARAMS["a"]["kernel"] + PARAMS["a"]["bias"]) @ PARAMS["b"]["kernel"] + PARAMS["b"]["bias"]
+    np.testing.assert_allclose(signal.sum(1), 0, atol=1e-6)
+    np.testing.assert_allclose((signal * output).sum(1), 0, atol=1e-4)  # standardize adds 1e-5 to a variance
+    assert float(jnp.abs(signal).max()) > 1e-3

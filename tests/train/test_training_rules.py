@@ -1,0 +1,112 @@
+"""Training rules in the training step and the run: meshes, accumulation, checkpoints, gin files."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from data.toy_cache import toy_documents, write_cache
+from train.test_step import MODEL, batch, remember
+
+from pagnol_jax.cli import gin_files
+from pagnol_jax.data.batches import MixtureBatches
+from pagnol_jax.dfa import feedback, rules
+from pagnol_jax.errors import UserError
+from pagnol_jax.sharding import mesh as meshes
+from pagnol_jax.train import run
+from pagnol_jax.train.step import logits_loss, make_steps
+
+MICRO = ("blocks", "blocks/attended", "blocks/mlp/hidden")
+RULES = {
+    "micro": rules.dfa(MICRO, "final_norm"),
+    "gaussian": rules.dfa(("dropout", "blocks"), "final_norm", feedback.gaussian()),
+}
+
+
+@functools.cache
+def one_step(name: str, sizes: tuple[int, ...], microbatches: int = 1):
+    mesh = meshes.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
+    steps = make_steps(MODEL, remember(), mesh, rule=RULES[name], microbatches=microbatches)
+    with jax.set_mesh(mesh):
+        state = steps.init(jax.random.key(0))
+        placed = jax.tree.map(lambda x: x.sharding.spec, state.feedback)
+        watched = steps.watch(state, jax.device_put(batch(), steps.batch_sharding))
+        state, metrics = steps.train(state, jax.device_put(batch(), steps.batch_sharding))
+    return jax.device_get((metrics, state.optimizer[0].trace, watched)), placed
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(("sizes", "microbatches"), [((2, 2, 2, 1), 1), ((1, 1, 1, 1), 2)], ids=["mesh", "parts"])
+def test_meshes_and_accumulation_change_nothing(name: str, sizes: tuple[int, ...], microbatches: int) -> None:
+    expected, found = one_step(name, (1, 1, 1, 1))[0], one_step(name, sizes, microbatches)[0]
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(found[1:]), jax.tree.leaves(expected[1:]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(b).max() + 1e-8)
+
+
+def test_feedback_matrices_are_split_over_the_mesh() -> None:
+    specs = jax.tree.leaves(one_step("gaussian", (2, 2, 2, 1))[1], is_leaf=lambda x: isinstance(x, jax.P))
+    assert all("fsdp" in spec for spec in specs)
+
+
+def test_all_logits_at_once_give_the_loss_in_chunks() -> None:
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        grads = []
+        for options in ({}, {"batch_loss": logits_loss}):
+            steps = make_steps(MODEL, remember(), mesh, z_loss=1e-3, **options)
+            state, metrics = steps.train(steps.init(jax.random.key(0)), jax.device_put(batch(), steps.batch_sharding))
+            grads.append(jax.device_get((metrics, state.optimizer[0].trace)))
+    for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+def toy_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the mixture, batches come from a toy cache."""
+    cache = write_cache(tmp_path / "cache", toy_documents())
+    rates = {"a": 1.0, "b": 1.0}
+    monkeypatch.setattr(run, "open_batches", lambda mixture, **sizes: MixtureBatches(cache, rates, **sizes))
+
+
+GIN = sorted(f"dfa/gpt/{path.name}" for path in (gin_files.SEARCH_PATH[0] / "dfa/gpt").glob("*.gin"))
+SMALL = ["BATCH_SIZE=8", "LENGTH=8", "WARMUP_STEPS=1", "config.GPTConfig.unroll=1", "config.GPTConfig.num_layers=2"]
+SMALL += ["config.GPTConfig.d_model=32", "config.GPTConfig.num_heads=1"]
+
+
+def train(file: str, folder: Path, steps: int) -> None:
+    gin_files.parse(["runs/demo.gin", file], [*SMALL, f"TOTAL_STEPS={steps}"])
+    assert gin_files.call(run.train, run_dir=str(folder)) is None
+
+
+@pytest.mark.usefixtures("toy_batches")
+@pytest.mark.parametrize("file", GIN)
+def test_every_rule_of_the_gin_files_trains_two_steps_and_goes_on(file: str, tmp_path: Path) -> None:
+    train(file, tmp_path / "run", 2)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    watched = {line["watched"]: line for line in lines if "watched" in line}
+    rule = json.loads((tmp_path / "run" / "run.json").read_text())["rule"]
+    expected = {"dfa": {"rms", "alignment", "alignment_std"}, "backprop": set()}.get(rule["name"], {"rms"})
+    assert {name.split("/")[0] for name in watched} == expected
+    assert all(np.isfinite(list(line.values())[2:]).all() for line in watched.values())
+
+
+@pytest.mark.usefixtures("toy_batches")
+def test_a_run_goes_on_with_its_feedback_and_under_no_other_rule(tmp_path: Path) -> None:
+    def weights(folder: Path) -> list[np.ndarray]:
+        from pagnol_jax.train.load import load_run
+
+        return jax.tree.leaves(load_run(folder)[1])
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    cosine = "optimizer.warmup_cosine.total_steps=9"
+    for folder, steps in ((whole, 4), (parts, 2), (parts, 4)):
+        gin_files.parse(["runs/demo.gin", "dfa/gpt/gaussian.gin"], [*SMALL, f"TOTAL_STEPS={steps}", cosine])
+        assert gin_files.call(run.train, run_dir=str(folder)) is None
+    for a, b in zip(weights(whole), weights(parts), strict=True):
+        np.testing.assert_array_equal(a, b)
+    gin_files.parse(["runs/demo.gin"], [*SMALL, "TOTAL_STEPS=6"])
+    with pytest.raises(UserError, match="holds a run with another rule"):
+        gin_files.call(run.train, run_dir=str(parts))
