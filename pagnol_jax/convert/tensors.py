@@ -1,7 +1,8 @@
 """The tensors of a folder, by name: safetensors in one file or many, or torch's files read without pickle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -44,28 +45,44 @@ def read_torch(path: Path) -> Flat:
 
     Raises UserError where torch is missing, or the file is missing, corrupt, or holds anything else.
     """
+    return state_dict(load_torch(path), path)
+
+
+def load_torch(path: Path) -> Any:
+    """Whatever tensors, numbers, lists and dictionaries torch saved, as torch has them.
+
+    Raises UserError as `read_torch` does.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     torch = _torch(path)
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types, pickle's among them
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: not a file of torch tensors alone: {line}") from error
+
+
+def state_dict(tensors: Any, path: Path) -> Flat:
+    """torch's tensors by name as arrays. Raises UserError where they are anything else."""
+    torch = _torch(path)
     if not isinstance(tensors, dict) or not all(isinstance(t, torch.Tensor) for t in tensors.values()):
         raise UserError(f"{path}: not a state dictionary of tensors")
     return {name: _to_numpy(tensor, torch) for name, tensor in tensors.items()}
 
 
-def write_torch(path: Path, tensors: Flat) -> None:
-    """Inverse of `read_torch`; the file appears only when it is whole. Raises UserError where it cannot."""
+def write_torch(path: Path, tensors: Mapping[str, np.ndarray | Flat]) -> None:
+    """Inverse of `read_torch`, dictionaries in a dictionary too; the file appears only when it is whole.
+
+    Raises UserError where it cannot.
+    """
     torch = _torch(path)
     if path.exists():
         raise UserError(f"{path} exists already: remove it or name another file")
     unfinished = path.with_name(path.name + ".unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({name: _to_torch(array, torch) for name, array in tensors.items()}, unfinished)
+        torch.save(_to_torch(tensors, torch), unfinished)
         unfinished.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise UserError(f"{path}: cannot be written: {error}") from error
@@ -80,7 +97,9 @@ def _to_numpy(tensor, torch) -> np.ndarray:
     return tensor.numpy()
 
 
-def _to_torch(array: np.ndarray, torch):
+def _to_torch(array: np.ndarray | Mapping, torch):
+    if isinstance(array, Mapping):
+        return {name: _to_torch(each, torch) for name, each in array.items()}
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     return torch.from_numpy(array.copy())

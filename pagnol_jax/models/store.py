@@ -71,7 +71,11 @@ def unflatten(flat: Mapping[str, Any]) -> Params:
 @functools.lru_cache
 def shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
     """{path: shape} of every parameter, asked of the model itself; nothing is allocated."""
-    tree = jax.eval_shape(lambda: nn.unbox(gpt.init(config, jax.random.key(0))))
+    return flatten_shapes(jax.eval_shape(lambda: nn.unbox(gpt.init(config, jax.random.key(0)))))
+
+
+def flatten_shapes(tree: Params) -> dict[str, tuple[int, ...]]:
+    """{path: shape} of a tree of arrays or of their shapes."""
     return {path: leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}
 
 

@@ -52,6 +52,16 @@ def load_state(path: str | Path) -> WholeState:
     return WholeState(config, state["params"], state["optimizer"], int(state["step"]))
 
 
+def load_params(path: str | Path) -> Any:
+    """The parameters in the newest whole checkpoint of any run or study, nested dictionaries of NumPy arrays.
+
+    Raises UserError as `load_run` does.
+    """
+    folder = RunFolder(path)
+    folder.read()
+    return _newest(folder, _state)["params"]
+
+
 def _newest(folder: RunFolder, read: Callable[[Path], T]) -> T:
     """What `read` makes of the newest checkpoint that it can read."""
     steps = sorted(ocp.utils.checkpoint_steps(folder.checkpoints), reverse=True) if folder.checkpoints.is_dir() else []
