@@ -13,8 +13,8 @@ class UserError(Exception):
 class Stopped(Exception):  # noqa: N818 (no error, as StopIteration is none)
     """A signal ended a run after a checkpoint; the command line says so and exits with 128 + its number."""
 
-    def __init__(self, signal: Signals) -> None:
-        super().__init__(f"{signal.name}: checkpoint saved; the same command goes on from it")
+    def __init__(self, signal: Signals, kept: str = "checkpoint saved") -> None:
+        super().__init__(f"{signal.name}: {kept}; the same command goes on from it")
         self.signal = signal
 
 

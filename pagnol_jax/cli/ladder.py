@@ -34,9 +34,8 @@ def train_rungs(args: argparse.Namespace) -> int:
     """Trains the rungs in order, up to the first that does not finish, whose exit status it returns."""
     gin_files.parse(args.gin_file, args.gin_bindings, whole=False)
     output = Path(args.output or f"runs/{Path(args.gin_file[0]).stem}")
-    for name, cells in rungs(args.gin_file[0]).items():
-        files, bindings = settings(cells)
-        if status := train_from_gin([*args.gin_file, *files], [*bindings, *args.gin_bindings], str(output / name)):
+    for name, (files, bindings) in of_rungs(args.gin_file, args.gin_bindings).items():
+        if status := train_from_gin(files, bindings, str(output / name)):
             return status
     return 0
 
@@ -56,6 +55,22 @@ def rungs(ladder: str) -> dict[str, list[str]]:
     if not whole or not all(isinstance(cell, str) for row in table.values() for cell in row):
         raise UserError(f"{ladder} names no rungs: bind RUNGS to {{'name': ['file.gin', 'NAME = value'], ...}}")
     return table
+
+
+def runs_of(files: list[str], bindings: list[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """{name: (gin files, bindings)} of every rung of a ladder, or of the one run that `files` are."""
+    import gin
+
+    gin_files.parse(files, bindings, whole=False)
+    if any(scope == "RUNGS" for scope, _ in gin.config._CONFIG):
+        return of_rungs(files, bindings)
+    return {Path(files[0]).stem: (files, bindings)}
+
+
+def of_rungs(files: list[str], bindings: list[str]) -> dict[str, tuple[list[str], list[str]]]:
+    """{name: (gin files, bindings)} of the rungs of what gin has parsed. Raises UserError as `rungs`."""
+    named = {name: settings(cells) for name, cells in rungs(files[0]).items()}
+    return {name: ([*files, *more], [*own, *bindings]) for name, (more, own) in named.items()}
 
 
 def settings(cells: list[str]) -> tuple[list[str], list[str]]:

@@ -45,7 +45,7 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: Any, train: bool) -> Any:
         drop = nn.Dropout(self.rate, deterministic=not train)
-        return x.replace(values=drop(x.values)) if isinstance(x, Sparse) else drop(x)
+        return Sparse(drop(x.values), x.rows, x.columns, x.shape) if isinstance(x, Sparse) else drop(x)
 
 
 class TwoLayers(nn.Module):
@@ -106,8 +106,8 @@ class SparseDense(nn.Module):
 class Architecture(NamedTuple):
     """A kind of network on graphs.
 
-    definition: the call that makes it. network: of so many outputs. operator: of edges [2, E] and N, what it propagates with. features: of those of the
-    data set, [N, F] in CSR, what it reads.
+    definition: the call that makes it. network: of so many outputs. operator: of edges [2, E] and N, what it
+    propagates with. features: of those of the data set, [N, F] in CSR, what it reads.
     """
 
     definition: str
