@@ -36,6 +36,8 @@ class Scene(NamedTuple):
 def existing(folder: str) -> Path:
     """A folder, `$NAME` expanded. Raises UserError where there is none."""
     path = Path(os.path.expanduser(os.path.expandvars(folder)))
+    if "$" in str(path):
+        raise UserError(f"{folder}: set that variable, or give --gin.SCENE")
     if not path.is_dir():
         raise UserError(f"{path}: no such folder of a scene")
     return path

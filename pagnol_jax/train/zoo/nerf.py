@@ -114,9 +114,9 @@ def sample(views: Views, rays: int, seed: int, step: int, crop_steps: int = 0) -
     return Batch(views.poses[view], columns, rows, views.images[view, rows, columns])
 
 
-def adam(learning_rate: float, decay_steps: int, decay: float = 0.1) -> optax.GradientTransformation:
-    """Adam whose rate falls by `decay` over every `decay_steps`, a little at every step."""
-    return optax.adam(optax.exponential_decay(learning_rate, decay_steps, decay))
+def adam(learning_rate: float, decay_steps: int) -> optax.GradientTransformation:
+    """Adam whose rate falls to a tenth over every `decay_steps`, a little at every step."""
+    return optax.adam(optax.exponential_decay(learning_rate, decay_steps, 0.1))
 
 
 def train(
@@ -149,6 +149,8 @@ def train(
         raise UserError(f"{rays} rays a step are not from 1 to a quarter of a view's pixels, {pixels}")
     steps = make_steps(problem, rule, adam(learning_rate, decay_steps), rays, seed)
     state = steps.init(jax.random.key(seed))
+    record = describe(problem, rule) | {"rays": rays, "crop_steps": crop_steps, "seed": seed}
+    record["optimizer"] = {"adam": learning_rate, "decay_steps": decay_steps}
     held_out = spread(problem.scene.test, evaluate_views)
 
     def evaluate(state: State) -> tuple[State, dict[str, float]]:
@@ -159,8 +161,7 @@ def train(
         state,
         steps.update,
         total_steps,
-        record=describe(problem, rule, learning_rate, decay_steps)
-        | {"rays": rays, "crop_steps": crop_steps, "seed": seed},
+        record=record,
         evaluate=evaluate,
         evaluate_every=evaluate_every,
         checkpoint_every=checkpoint_every,
@@ -178,25 +179,22 @@ def spread(views: Views, count: int) -> Views:
 
 def score(problem: Problem, params: Any, views: Views, stride: int) -> dict[str, float]:
     """Mean PSNR over views, of the fine and the coarse network."""
-    place, found = camera(views, problem.sampling), []
-    for pose, truth in zip(views.poses, views.images, strict=True):
-        view = render_view(problem.model, problem.sampling, params, place, pose, stride)
-        seen = truth[::stride, ::stride]
-        found.append(
-            [float(psnr(np.mean((picture - seen) ** 2, dtype=np.float64))) for picture in (view.fine, view.coarse)]
-        )
+    place = camera(views, problem.sampling)
+    found = [
+        render_view(problem.model, problem.sampling, params, place, pose, stride).psnr(truth[::stride, ::stride])
+        for pose, truth in zip(views.poses, views.images, strict=True)
+    ]
     fine, coarse = np.mean(found, axis=0)
     return {"validation_psnr": fine, "validation_psnr_coarse": coarse}
 
 
-def describe(problem: Problem, rule: Rule, learning_rate: float, decay_steps: int) -> dict[str, Any]:
-    """run.json."""
+def describe(problem: Problem, rule: Rule) -> dict[str, Any]:
+    """What run.json tells of a run's problem and rule."""
     views = problem.scene.train
     return {
         "study": "nerf",
         "scene": {"name": problem.scene.name, "views": len(views.names), "size": list(views.size)},
         "model": problem.model.describe(),
         "sampling": problem.sampling._asdict(),
-        "rule": rule.name,
-        "optimizer": {"adam": learning_rate, "decay_steps": decay_steps},
+        "rule": rule.to_json(),
     }

@@ -13,7 +13,7 @@ from pagnol_jax.data.zoo.views import Views
 from pagnol_jax.errors import UserError
 from pagnol_jax.train.record import write_atomically
 from pagnol_jax.train.study import metrics
-from pagnol_jax.train.zoo.image_quality import psnr, ssim
+from pagnol_jax.train.zoo.image_quality import ssim
 from pagnol_jax.train.zoo.nerf import Problem, camera, spread
 from pagnol_jax.train.zoo.nerf_views import View, render_view
 
@@ -43,17 +43,12 @@ def evaluate(problem: Problem, params: Any, output: Path, stride: int = 1, views
         for name, pose, truth in zip(views.names, views.poses, views.images, strict=True):
             seen = truth[::stride, ::stride]
             view = _render(problem, params, pose, stride, progress)
-            scores.append(score(name, view, seen))
+            scores.append(Score(name, *view.psnr(seen), ssim(view.fine, seen)))
             write_image(output / f"{name}.png", np.concatenate([seen, view.fine, view.coarse], axis=1))
             progress.set_postfix(psnr=f"{np.mean([each.psnr for each in scores]):.2f}")
     told = {"scene": problem.scene.name, "stride": stride, "mean": mean(scores), "views": [s._asdict() for s in scores]}
     write_atomically(output / "results.json", json.dumps(told, indent=2) + "\n")
     return scores
-
-
-def score(name: str, view: View, truth: np.ndarray) -> Score:
-    fine, coarse = (float(psnr(np.mean((x - truth) ** 2, dtype=np.float64))) for x in (view.fine, view.coarse))
-    return Score(name, fine, coarse, ssim(view.fine, truth))
 
 
 def mean(scores: Sequence[Score]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pagnol_jax.models.zoo import nerf, rendering
 from pagnol_jax.models.zoo.rendering import Rays, Sampling
+from pagnol_jax.train.zoo.image_quality import psnr
 
 RAYS_AT_ONCE = 1024  # whose samples fit a few megabytes a layer
 
@@ -33,6 +34,11 @@ class View(NamedTuple):
     fine: np.ndarray
     coarse: np.ndarray
     depth: np.ndarray
+
+    def psnr(self, truth: np.ndarray) -> tuple[float, float]:
+        """Of the fine and the coarse picture, in dB."""
+        fine, coarse = (psnr(np.mean((x - truth) ** 2, dtype=np.float64)) for x in (self.fine, self.coarse))
+        return float(fine), float(coarse)
 
 
 def render_view(

@@ -93,6 +93,9 @@ def test_a_picture_cut_short_or_of_another_size(folder: Path) -> None:
         blender.load(str(folder))
 
 
-def test_no_folder(tmp_path: Path) -> None:
+def test_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PAGNOL_DATA_DIR", raising=False)
+    with pytest.raises(UserError, match=r"\$PAGNOL_DATA_DIR/nerf: set that variable, or give --gin\.SCENE"):
+        blender.load("$PAGNOL_DATA_DIR/nerf")
     with pytest.raises(UserError, match="none: no such folder of a scene"):
         blender.load(str(tmp_path / "none"))

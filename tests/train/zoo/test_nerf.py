@@ -69,7 +69,7 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
 def test_a_run_explains_itself(runs: dict[str, Path]) -> None:
     for rule, name in (("bp", "backprop"), ("dfa", "dfa")):
         described = json.loads((runs[rule] / "run.json").read_text())
-        assert described["rule"] == name
+        assert described["rule"]["name"] == name
         assert described["scene"] == {"name": "toy", "views": 3, "size": [SIDE, SIDE]}
         assert described["model"]["width"] == 16
         steps = [line for line in metrics(runs[rule]) if "split" not in line]
