@@ -26,7 +26,7 @@ from pagnol_jax.train import record
 from pagnol_jax.train.zoo import recommend
 
 FOLDER = Path(__file__).parents[3] / "gin" / "dfa" / "recommend"
-LEAVES = sorted(path.stem for path in FOLDER.glob("*.gin") if path.stem not in ("base", "planted", "hashed"))
+LEAVES = sorted(path.stem for path in FOLDER.glob("*.gin") if path.stem not in ("base", "planted", "hashed", "sample"))
 # Of the published networks: feedback points, width of the error's network's widest, parameters without any gradient.
 PUBLISHED = {
     "deepfm_dfa": (4, 400, 0),
@@ -167,6 +167,12 @@ def with_matrices(net: recommend.Network, rule: rules.Rule) -> Any:
         return dfa.value_and_grad(net.loss, rule, matrices, has_aux=True)(*args)
 
     return gradient
+
+
+@pytest.mark.parametrize("data", ["planted", "hashed", "sample"])
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_every_file_of_data_goes_with_every_leaf(leaf: str, data: str) -> None:
+    gin_files.parse([f"dfa/recommend/{leaf}.gin", f"dfa/recommend/{data}.gin"], ["CRITEO = 'train.txt'"])
 
 
 @pytest.mark.slow
