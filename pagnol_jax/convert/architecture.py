@@ -58,6 +58,7 @@ _ACTIVATIONS = {
 ACTIVATION_NAMES = {activations.gelu(): "gelu", activations.gelu_tanh(): "gelu_new"}
 
 SEQUENTIAL = ("blocks in sequence", lambda c: not c.parallel)
+PRE_NORM = ("norms ahead of the layers", lambda c: not c.post_norm)
 MULTI_HEAD = ("as many key heads as query heads", lambda c: c.kv_heads == c.num_heads)
 GELU = ("GELU", lambda c: c.activation in ACTIVATION_NAMES)
 BIASES = ("biases everywhere", lambda c: c.use_bias and c.qkv_bias and c.norm_bias)

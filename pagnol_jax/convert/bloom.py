@@ -58,6 +58,7 @@ BLOOM = arch.Architecture(
         ("ALiBi with slopes unscaled", lambda c: arch.is_alibi(c, 1.0)),
         ("an embedding norm", lambda c: c.embedding_norm),
         arch.SEQUENTIAL,
+        arch.PRE_NORM,
         arch.MULTI_HEAD,
         ("GELU by tanh", lambda c: c.activation == activations.gelu_tanh()),
         ("a feed-forward of 4 d_model", lambda c: c.feed_forward == 4 * c.d_model),

@@ -104,6 +104,7 @@ FALCON = arch.Architecture(
     needs=(
         ("rotary positions on whole heads, or ALiBi scaled by 1/sqrt(head_dim)", _has_positions),
         ("grouped heads in parallel blocks alone", _has_heads),
+        arch.PRE_NORM,
         arch.GELU,
         ("biases on all projections or none", lambda c: c.use_bias == c.qkv_bias),
         ("norms with biases", lambda c: c.norm_bias),

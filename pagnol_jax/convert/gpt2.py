@@ -84,6 +84,7 @@ GPT2 = arch.Architecture(
     needs=(
         arch.LEARNED,
         arch.SEQUENTIAL,
+        arch.PRE_NORM,
         arch.MULTI_HEAD,
         arch.GELU,
         arch.BIASES,

@@ -76,6 +76,7 @@ GPT_NEOX = arch.Architecture(
         ("rotary positions", lambda c: c.position.rotate is not None),
         ("an even number of turned dimensions", _even),
         ("two norms a block", lambda c: not c.shared_norm),
+        arch.PRE_NORM,
         arch.MULTI_HEAD,
         arch.GELU,
         arch.BIASES,

@@ -33,6 +33,7 @@ _EMBEDDING, _POSITIONS, _BUFFER = (
 _NEEDS = (
     arch.LEARNED,
     arch.SEQUENTIAL,
+    arch.PRE_NORM,
     arch.MULTI_HEAD,
     arch.BIASES,
     arch.NO_EMBEDDING_NORM,

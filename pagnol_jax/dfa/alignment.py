@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from pagnol_jax.dfa.cuts import Cuts
+from pagnol_jax.dfa.cuts import Cuts, named
 from pagnol_jax.dfa.gradient import meetings, under
 from pagnol_jax.dfa.rules import Rule, backprop
 from pagnol_jax.dfa.select import Where
@@ -75,7 +75,7 @@ def _outputs(fun: Callable[..., Any], at: Where) -> Callable[..., tuple[list[Any
     def outputs(*args: Any) -> tuple[list[Any], dict[str, int]]:
         with Cuts(backprop(), lambda name, error, taps: error, probe=at).made() as cuts:
             fun(*args)
-        return cuts.seen, {_name(tuple(path.split("/"))): rank for path, rank in cuts.ranks.items()}
+        return cuts.seen, {named(tuple(path.split("/"))): rank for path, rank in cuts.ranks.items()}
 
     return outputs
 
@@ -83,11 +83,7 @@ def _outputs(fun: Callable[..., Any], at: Where) -> Callable[..., tuple[list[Any
 def _named(trees: list[Any]) -> dict[str, jax.Array]:
     """{path: array}, with #1, #2 for the networks after the first."""
     flat = [(i, flatten_dict(tree)) for i, tree in enumerate(trees)]
-    return {_name(path) + (f"#{i}" if i else ""): array for i, tree in flat for path, array in tree.items()}
-
-
-def _name(path: tuple[str, ...]) -> str:
-    return "/".join(path[:-1] if path[-1] == "0" else path)
+    return {named(path) + (f"#{i}" if i else ""): array for i, tree in flat for path, array in tree.items()}
 
 
 def _wide(x: jax.Array) -> jax.Array:

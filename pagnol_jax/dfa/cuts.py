@@ -13,15 +13,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core.scope import union_filters
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from pagnol_jax.dfa.feedback import Tap
 from pagnol_jax.dfa.rules import Rule
 from pagnol_jax.dfa.select import Where, matches, path, patterns
 from pagnol_jax.errors import UserError
 
-TAPS = "dfa_taps"  # collection of the tapped outputs: {*path: {"0": output of the first call, ...}}
-PROBES = "dfa_probes"  # of the same form: zeros that are added to outputs, whose gradients are signals
+# The collection {*path: {"tap0": output of the first call, ...}}. "probe0" is an output to look at, or the zeros that
+# are added to it, whose gradients are signals.
+KEPT = "dfa"
+TAP, PROBE = "tap", "probe"
 
 
 class Meeting(NamedTuple):
@@ -36,7 +38,7 @@ class Cuts:
     """An interceptor for one run of a function that applies modules.
 
     meet(name, error's tensor, {Tap: output}) -> the tensor; called where the taps of a rule meet their error.
-    probe, probes: where to add which zeros, [tree of PROBES] per network that the function applies.
+    probe, probes: where to add which zeros, a tree per network that the function applies.
     Once the function has run, `meetings` are what met, and `seen` the outputs of the modules to probe, per network.
     """
 
@@ -102,66 +104,66 @@ class Cuts:
         return bool(found)
 
     def _enter(self, module: nn.Module) -> None:
-        """A network begins: the collections are opened, and probes put in."""
-        scope = module.scope
+        """A network begins: the collection is opened, and probes put in."""
+        scope = _scope(module)
         if scope is self.root:
             return
         self.root, self.used = scope, set()
         _open(module)
         for name, probes in (self.probes[len(self.seen)] if self.probes else {}).items():
-            _scope(module).put_variable(PROBES, name, probes)
+            scope.put_variable(KEPT, name, probes)
 
     def _leave(self, module: nn.Module) -> None:
-        """A network ends: the collections go, so that the caller never sees them."""
-        kept = _scope(module)._variables.pop(TAPS, {})
-        self.seen.append(_scope(module)._variables.pop(PROBES, {}))
-        self.left += [key for key in flatten_dict(kept) if key not in self.used]
+        """A network ends: the collection goes, so that the caller never sees it."""
+        kept = flatten_dict(_scope(module)._variables.pop(KEPT, {}))
+        self.seen.append(unflatten_dict({key: x for key, x in kept.items() if key[-1].startswith(PROBE)}))
+        self.left += [key for key in kept if key[-1].startswith(TAP) and key not in self.used]
         self.root = None
 
     def _tapped(self, module: nn.Module, out: Any) -> Any:
         value, put = _only_array(module, out)
-        self._keep(module, TAPS, self.rule.through(value))
+        self._keep(module, TAP, self.rule.through(value))
         return put(jax.lax.stop_gradient(value))
 
     def _probed(self, module: nn.Module, out: Any) -> Any:
         value, put = _only_array(module, out)
         if self.probes is None:
-            self._keep(module, PROBES, value)
+            self._keep(module, PROBE, value)
             return out
-        return put(value + _scope(module).get_variable(PROBES, self._call(module, PROBES)))
+        return put(value + _scope(module).get_variable(KEPT, self._call(module, PROBE)))
 
-    def _keep(self, module: nn.Module, collection: str, value: jax.Array) -> None:
+    def _keep(self, module: nn.Module, kind: str, value: jax.Array) -> None:
         """Keeps an output of a module among its variables."""
-        if not _scope(module).is_mutable_collection(collection):
-            why = f"the transformation around it does not carry it out: give its nn.scan variable_axes={{'{TAPS}': 0}}"
+        if not _scope(module).is_mutable_collection(KEPT):
+            why = f"the transformation around it does not carry it out: give its nn.scan variable_axes={{'{KEPT}': 0}}"
             raise UserError(f"the output of module {path(module)} cannot be kept: {why}")
-        name = self._call(module, collection)
+        name = self._call(module, kind)
         self.ranks["/".join((*module.path, name))] = value.ndim
-        _scope(module).put_variable(collection, name, value)
+        _scope(module).put_variable(KEPT, name, value)
 
-    def _call(self, module: nn.Module, collection: str) -> str:
-        """Which call of a module this is, '0' for the first. Every trace of a scan's body has scopes of its own."""
+    def _call(self, module: nn.Module, kind: str) -> str:
+        """'tap0' at the first call of a module. Every trace of a scan's body has scopes of its own."""
         scope = _scope(module)
-        _, count = self.calls.get((id(scope), collection), (scope, 0))
-        self.calls[id(scope), collection] = scope, count + 1
-        return f"{count}"
+        _, count = self.calls.get((id(scope), kind), (scope, 0))
+        self.calls[id(scope), kind] = scope, count + 1
+        return f"{kind}{count}"
 
     def _met(self, module: nn.Module, out: Any) -> Any:
         value, put = _only_array(module, out)
-        kept = flatten_dict(_scope(module).root._variables.get(TAPS, {}))
-        arrays = {key: array for key, array in kept.items() if key not in self.used}
+        kept = flatten_dict(_scope(module).root._variables.get(KEPT, {}))
+        arrays = {k: kept[k] for k in sorted(kept) if k[-1].startswith(TAP) and k not in self.used}
+        if not arrays:
+            return out
         self.used |= set(arrays)
         taps = {self._tap(key, array, value): array for key, array in arrays.items()}
         name = path(module)
         again = sum(meeting.name.split("#")[0] == name for meeting in self.meetings)
         name = f"{name}#{again}" if again else name
-        if not taps:
-            return out
         self.meetings.append(Meeting(name, value.shape[-1], list(taps)))
         return put(self.meet(name, value, taps))
 
     def _tap(self, key: tuple[str, ...], array: jax.Array, error: jax.Array) -> Tap:
-        name = "/".join(key if key[-1] != "0" else key[:-1])
+        name = named(key)
         stack, shape = array.ndim - self.ranks["/".join(key)], array.shape
         batch = error.shape[:-1]
         tap = Tap(name, shape[:stack], shape[stack : stack + len(batch)], shape[stack + len(batch) :])
@@ -171,6 +173,12 @@ class Cuts:
                 f"the first {len(batch)} dimensions are to be the same"
             )
         return tap
+
+
+def named(key: tuple[str, ...]) -> str:
+    """'blocks/mlp' of what its first call kept, 'blocks/mlp/1' of its second."""
+    call = key[-1].removeprefix(TAP).removeprefix(PROBE)
+    return "/".join(key[:-1] if call == "0" else (*key[:-1], call))
 
 
 def _only_array(module: nn.Module, out: Any) -> tuple[jax.Array, Callable[[jax.Array], Any]]:
@@ -185,9 +193,9 @@ def _only_array(module: nn.Module, out: Any) -> tuple[jax.Array, Callable[[jax.A
 
 
 def _open(module: nn.Module) -> None:
-    """Makes the collections mutable in a network's scope, and in those of the submodules that it has already."""
+    """Makes the collection mutable in a network's scope, and in those of the submodules that it has already."""
     scope = _scope(module)
-    scope.mutable = union_filters(scope.mutable, [TAPS, PROBES])
+    scope.mutable = union_filters(scope.mutable, [KEPT])
     for child in module._state.children.values():
         if isinstance(child, nn.Module) and child.scope is not None:
             _open(child)

@@ -11,6 +11,8 @@ from pagnol_jax.models import activations, positions
 class GPTConfig:
     """A decoder-only transformer with pre-LayerNorm (Radford et al. 2019), and its variants.
 
+    `post_norm`: norms after the residuals, and none at the end (Vaswani et al. 2017).
+
     `num_kv_heads` from 1 (multi-query) over its divisors to `num_heads` (multi-head; the default).
     `d_ff` defaults to 4 * d_model, or the parameter-matched width of a gated activation.
     `parallel`: attention and feed-forward read the same input (GPT-NeoX, Falcon); with `shared_norm` through one norm.
@@ -39,6 +41,7 @@ class GPTConfig:
     norm_epsilon: float = 1e-5
     parallel: bool = False
     shared_norm: bool = False
+    post_norm: bool = False
     dropout_rate: float = 0.0
     init_stddev: float = 0.02
     dtype: str = "float32"
@@ -54,6 +57,8 @@ class GPTConfig:
             raise UserError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.kv_heads}")
         if self.shared_norm and not self.parallel:
             raise UserError("shared_norm needs a parallel block: a sequential block has two norms")
+        if self.post_norm and self.parallel:
+            raise UserError("post_norm needs a sequential block: a parallel one has nothing between its norms")
 
     @property
     def head_dim(self) -> int:
@@ -82,7 +87,8 @@ class GPTConfig:
         norm = d * (1 + self.norm_bias)
         attention = 2 * d * d + 2 * d * kv + (2 * d + 2 * kv) * self.qkv_bias
         mlp = (2 + self.activation.gated) * d * f + ((1 + self.activation.gated) * f + d) * self.use_bias
-        blocks = self.num_layers * (attention + mlp + norm * (1 if self.shared_norm else 2)) + norm
+        norms = self.num_layers * (1 if self.shared_norm else 2) + (not self.post_norm)
+        blocks = self.num_layers * (attention + mlp) + norms * norm
         tables = self.vocab_size * d * (1 if self.tie_embeddings else 2)
         tables += self.max_length * d * self.position.learned + norm * self.embedding_norm
         return blocks + tables * embedding

@@ -35,8 +35,15 @@ class Residual(nn.Module):
         return stream + nn.Dropout(self.config.dropout_rate, deterministic=not self.has_rng("dropout"))(update)
 
 
+class Passed(nn.Module):
+    """x, under a name."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x
+
+
 class Block(nn.Module):
-    """One pre-norm layer: x + attention + feed-forward, in sequence or in parallel."""
+    """One layer: x + attention + feed-forward, in sequence or in parallel, norms before or after."""
 
     config: GPTConfig
 
@@ -44,12 +51,16 @@ class Block(nn.Module):
     def __call__(self, carry: Carry, layer: jax.Array, positions: jax.Array, mask: Mask) -> tuple[Carry, None]:
         c = self.config
         x, cache = carry
-        normed = LayerNorm(c, name="attention_norm")(x)
+        attention_norm, mlp_norm = LayerNorm(c, name="attention_norm"), LayerNorm(c, name="mlp_norm")
+        normed = x if c.post_norm else attention_norm(x)
         attended, cache = Attention(c, name="attention")(normed, positions, mask, layer, cache)
         stream = Residual(c, name="attended")(x, attended)
-        if not c.shared_norm:
-            normed = LayerNorm(c, name="mlp_norm")(x if c.parallel else stream)
+        if c.post_norm:
+            normed = stream = attention_norm(stream)
+        elif not c.shared_norm:
+            normed = mlp_norm(x if c.parallel else stream)
         out = Residual(c, name="out")(stream, FeedForward(c, name="mlp")(normed))
+        out = mlp_norm(out) if c.post_norm else out
         return (constrain(out, "batch", "length", "embed"), cache), None
 
 
@@ -68,7 +79,7 @@ class GPT(nn.Module):
             self.embedding_norm = LayerNorm(c, name="embedding_norm")
         self.dropout = nn.Dropout(c.dropout_rate, deterministic=not self.has_rng("dropout"))
         self.blocks = self.stack()
-        self.final_norm = LayerNorm(c, name="final_norm")
+        self.final_norm = Passed(name="final_norm") if c.post_norm else LayerNorm(c, name="final_norm")
         if not c.tie_embeddings:
             normal = padded(nn.initializers.normal(c.init_stddev), 1, padding)
             self.head = parameter(self, "head", ("embed", "vocab"), (c.d_model, c.padded_vocab), normal)

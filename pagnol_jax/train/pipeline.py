@@ -41,7 +41,7 @@ TOP = ("final_norm", "head", "token_embedding")
 class Parts(NamedTuple):
     """Microbatches: [M, b, T] arrays, and for dropout the data of a key each [M, 2]."""
 
-    batch: Batch
+    batch: Any  # of the fields of `Batch`
     keys: jax.Array | None
 
     def at(self, index: Any) -> "Parts":
@@ -81,7 +81,7 @@ class Pipeline:
     def __init__(self, model: GPTConfig, stages: int, rule: Rule, z_loss: float) -> None:
         self.model, self.stages, self.rule, self.z_loss = model, stages, rule, z_loss
         self.stage = GPT(dataclasses.replace(model, num_layers=model.num_layers // stages))
-        self.head: Grads = {}  # as a constant: a model sets it up whichever of its methods is called
+        self.head: dict[str, Any] = {}  # as a constant: a model sets it up whichever of its methods is called
         if rule.feedback and rule.error != "final_norm":
             raise UserError(f"a pipeline takes the error of dfa at final_norm, not at {rule.error!r}")
 
@@ -119,7 +119,7 @@ class Pipeline:
             (y, taps), now = run(self._entering(x, y, t), self._present(parts, t))
             return y, jax.tree.map(lambda slots, leaf: slots.at[t % self.stages].set(leaf), kept, now), taps
 
-        def fill(carry: tuple[Any, ...], t: jax.Array) -> tuple[tuple[Any, ...], None]:
+        def fill(carry: tuple[jax.Array, Any], t: jax.Array) -> tuple[tuple[jax.Array, Any], None]:
             return forward(*carry, t)[:2], None
 
         def steady(carry: tuple[Any, ...], t: jax.Array) -> tuple[tuple[Any, ...], Any]:
@@ -193,6 +193,8 @@ class Pipeline:
 
     def _loss(self, params: Any, y: jax.Array, part: Parts, shift: Any = 0) -> Loss:
         """Sums over a microbatch of what leaves the last stage [b, T, d]; `shift` is added to the features."""
+        features: Any
+        head: Any
         features, head = self.stage.apply({"params": params}, constrain(y, "batch", "length", "embed"), method="top")
         args = part.batch.targets, part.batch.weights, self.z_loss, self.model.vocab_size
         return cross_entropy(features + shift, head, *args)

@@ -30,7 +30,8 @@ PACKAGES = ("pagnol_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", 
 # What a resumed run must share with its folder; anything else (more steps, other evaluations) may change.
 IDENTITY = ("model", "tokenizer", "corpora", "rates", "length", "tokens_per_step", "seed", "batches", "rule")
 # What run.json did not say while it could not be otherwise.
-UNSAID = {"rule": {"name": "backprop", "taps": []}}
+UNSAID: dict[str, Any] = {"rule": {"name": "backprop", "taps": []}}
+UNSAID_OF_MODELS = {"post_norm": False}
 # How a model is run, not what it is.
 EXECUTION = ("unroll", "remat", "attention")
 
@@ -158,7 +159,7 @@ def identity(record: dict[str, Any], keys: tuple[str, ...] = IDENTITY) -> dict[s
     """What makes a run the run it is."""
     found = {key: record.get(key, UNSAID.get(key)) for key in keys}
     if isinstance(model := found.get("model"), dict):
-        found["model"] = {key: value for key, value in model.items() if key not in EXECUTION}
+        found["model"] = {k: value for k, value in (UNSAID_OF_MODELS | model).items() if k not in EXECUTION}
     return found
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 
 from pagnol_jax.errors import UserError
 from pagnol_jax.models import activations, gpt, positions
@@ -22,6 +23,7 @@ VARIANTS = {
     "grouped rotary": dataclasses.replace(TINY, num_kv_heads=2, position=positions.rotary()),
     "multi-query parallel": dataclasses.replace(TINY, num_kv_heads=1, parallel=True, shared_norm=True),
     "parallel two norms": dataclasses.replace(TINY, parallel=True, use_bias=False, position=positions.none()),
+    "post-norm": dataclasses.replace(TINY, post_norm=True),
     "swiglu tied": dataclasses.replace(TINY, activation=activations.swiglu(), tie_embeddings=True),
     "bloom": dataclasses.replace(
         TINY, position=positions.alibi(), embedding_norm=True, activation=activations.gelu_tanh(), norm_bias=False
@@ -172,10 +174,38 @@ def test_json_round_trip(config: GPTConfig) -> None:
     assert GPTConfig.from_json(config.to_json()) == config
 
 
-@pytest.mark.parametrize("change", [{"num_heads": 5}, {"num_kv_heads": 4}, {"shared_norm": True}])
+IMPOSSIBLE = [{"num_heads": 5}, {"num_kv_heads": 4}, {"shared_norm": True}, {"post_norm": True, "parallel": True}]
+
+
+@pytest.mark.parametrize("change", IMPOSSIBLE, ids=str)
 def test_impossible_shapes_are_refused(change: dict) -> None:
     with pytest.raises(UserError):
         dataclasses.replace(TINY, **change)
+
+
+def test_post_norm_blocks_are_pytorch_s_encoder_layers() -> None:
+    config = dataclasses.replace(VARIANTS["post-norm"], num_layers=1)
+    params, x = make(config), np.random.default_rng(0).normal(size=(2, 9, 24)).astype(np.float32)
+    p = jax.tree.map(lambda leaf: torch.tensor(np.asarray(leaf[0])), params["blocks"])
+    layer = torch.nn.TransformerEncoderLayer(24, 6, 96, 0.0, "gelu", batch_first=True).eval()
+    qkv = [p["attention"][name] for name in ("query", "key", "value")]
+    out, up, down = p["attention"]["out"], p["mlp"]["up"], p["mlp"]["down"]
+    weights = {
+        "self_attn.in_proj_weight": torch.cat([part["kernel"].reshape(24, 24).T for part in qkv]),
+        "self_attn.in_proj_bias": torch.cat([part["bias"].flatten() for part in qkv]),
+        "self_attn.out_proj.weight": out["kernel"].reshape(24, 24).T,
+        "self_attn.out_proj.bias": out["bias"],
+    }
+    for theirs, ours in (("linear1", up), ("linear2", down)):
+        weights |= {f"{theirs}.weight": ours["kernel"].T, f"{theirs}.bias": ours["bias"]}
+    for theirs, ours in (("norm1", "attention_norm"), ("norm2", "mlp_norm")):
+        weights |= {f"{theirs}.weight": p[ours]["scale"], f"{theirs}.bias": p[ours]["bias"]}
+    layer.load_state_dict(weights)
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(9)
+    expected = layer(torch.tensor(x), src_mask=mask, is_causal=True).detach().numpy()
+    ids = jnp.broadcast_to(jnp.arange(9), (2, 9))
+    (found, _) = gpt.GPT(config).apply({"params": params}, x, ids, Mask(), method="body")
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_alibi_slopes_of_twelve_heads() -> None:
