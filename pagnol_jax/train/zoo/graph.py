@@ -61,12 +61,9 @@ def train(
     for name, count in {"epochs": epochs, "seeds": seeds}.items():
         if not isinstance(count, int) or count < 1:
             raise UserError(f"{name} {count} is not a whole number above 0")
-    network, optimizer, at_once = (
-        architecture.network(graph.classes),
-        adam(learning_rate, decay),
-        math.gcd(epochs, AT_ONCE),
-    )
-    programs = build(network, task, rule, optimizer, measure, at_once)
+    at_once = math.gcd(epochs, AT_ONCE)
+    optimizer = adam(learning_rate, decay)
+    programs = build(architecture.network(graph.classes), task, rule, optimizer, measure, at_once)
     first = task.inputs(graph, architecture, 0)
     record = {
         "graph": {"name": graph.name, "digest": _digest(graph.edges, graph.features.data, graph.features.indices)},

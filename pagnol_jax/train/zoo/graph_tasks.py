@@ -11,11 +11,13 @@ import numpy as np
 
 from pagnol_jax.data.zoo import ranking, splits
 from pagnol_jax.data.zoo.planetoid import Graph, Split
+from pagnol_jax.errors import UserError
 from pagnol_jax.models.zoo.graph import Architecture
 from pagnol_jax.models.zoo.sparse import sparse
 
 Inputs = dict[str, Any]  # "features" and "operator", which the network gets, and what the losses and scores need
 Values = Mapping[str, Any]
+LARGEST = 46_340  # nodes, whose pairs are numbered in 32 bits
 
 
 class Task(NamedTuple):
@@ -70,10 +72,12 @@ def links() -> Task:
     """Edges held out, from inner products of embeddings (Kipf & Welling 2016): AUC and average precision at the end.
 
     The loss is the mean cross-entropy of the edges plus that of as many pairs (and one more a node) drawn at each step,
-    of which loops and edges to train on do not count.
+    of which loops and edges to train on do not count. Raises UserError for a graph too large for 32-bit pairs.
     """
 
     def inputs(graph: Graph, architecture: Architecture, seed: int) -> Inputs:
+        if len(graph.labels) > LARGEST:
+            raise UserError(f"{graph.name}: {len(graph.labels):,} nodes, links are learnt of at most {LARGEST:,}")
         split = splits.held_out_edges(graph, seed)
         arrays = {name: jnp.asarray(pairs) for name, pairs in split._asdict().items()}
         return _read(graph, split.train, architecture) | arrays
