@@ -22,11 +22,11 @@ class Table(nn.Module):
 
     sizes: Sequence[int]
     features: int
-    init: nn.initializers.Initializer = glorot
+    initial: nn.initializers.Initializer = glorot
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        table = self.param("embedding", self.init, (sum(self.sizes), self.features))
+        table = self.param("embedding", self.initial, (sum(self.sizes), self.features))
         starts = np.cumsum([0, *self.sizes[:-1]], dtype=np.int32)
         return jnp.take(table, ids + starts, axis=0, mode="clip")
 
@@ -35,11 +35,11 @@ class Linear(nn.Module):
     """The first order: a weight per value and a bias; ids int [B, F] -> [B, 1]."""
 
     sizes: Sequence[int]
-    init: nn.initializers.Initializer
+    initial: nn.initializers.Initializer
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        weights = Table(self.sizes, 1, self.init, name="table")(ids)
+        weights = Table(self.sizes, 1, self.initial, name="table")(ids)
         return weights.sum(axis=1) + self.param("bias", nn.initializers.zeros, (1,))
 
 
