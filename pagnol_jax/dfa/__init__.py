@@ -5,6 +5,6 @@ Launay et al. 2020, Direct Feedback Alignment Scales to Modern Deep Learning Tas
 """
 
 from pagnol_jax.dfa.alignment import Alignment, alignment, rms, signals
-from pagnol_jax.dfa.gradient import init, value_and_grad
+from pagnol_jax.dfa.gradient import init, learns, value_and_grad
 
-__all__ = ["Alignment", "alignment", "init", "rms", "signals", "value_and_grad"]
+__all__ = ["Alignment", "alignment", "init", "learns", "rms", "signals", "value_and_grad"]

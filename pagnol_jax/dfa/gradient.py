@@ -3,7 +3,6 @@
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from pagnol_jax.dfa import parallel
 from pagnol_jax.dfa.cuts import Cuts, Meeting
 from pagnol_jax.dfa.feedback import Tap
 from pagnol_jax.dfa.rules import Rule
-from pagnol_jax.dfa.select import Where
+from pagnol_jax.dfa.select import Where, fits
 from pagnol_jax.errors import UserError
 
 
@@ -131,14 +130,32 @@ def _shaped(signal: jax.Array, tap: Tap, dtype: Any) -> jax.Array:
     return jax.lax.broadcast(signal, tap.shape[: len(tap.shape) - signal.ndim])
 
 
-def _check_reached(jaxpr: ClosedJaxpr, shape: Any, without: Sequence[str]) -> None:
-    """Raises UserError for a gradient that depends on nothing, and so is zero."""
+def learns(fun: Callable[..., Any], rule: Rule, matrices: Any = None) -> Callable[..., Any]:
+    """(params, *args) -> a tree of booleans: which parameters `rule` gives a gradient. Nothing is computed.
+
+    fun: (params, *args) -> a scalar loss. A decay of weights is to leave the others alone, too.
+    """
+
+    def tree(*args: Any) -> Any:
+        found = jax.make_jaxpr(jax.grad(under(fun, rule, matrices)), return_shape=True)(*args)
+        return _reached(*found)
+
+    return tree
+
+
+def _reached(jaxpr: ClosedJaxpr, shape: Any) -> Any:
+    """Of a tree of a jaxpr's outputs, which depend on anything; the others are zeros."""
     depends: set[Var] = {*jaxpr.jaxpr.invars, *jaxpr.jaxpr.constvars}
     for eqn in jaxpr.jaxpr.eqns:
         if any(not isinstance(x, Literal) and x in depends for x in eqn.invars):
             depends.update(eqn.outvars)
-    tree = jax.tree.unflatten(jax.tree.structure(shape), jaxpr.jaxpr.outvars)
-    for where, var in jax.tree_util.tree_leaves_with_path(tree[1]):
+    reached = [not isinstance(x, Literal) and x in depends for x in jaxpr.jaxpr.outvars]
+    return jax.tree.unflatten(jax.tree.structure(shape), reached)
+
+
+def _check_reached(jaxpr: ClosedJaxpr, shape: Any, without: Sequence[str]) -> None:
+    """Raises UserError for a gradient that depends on nothing."""
+    for where, reached in jax.tree_util.tree_leaves_with_path(_reached(jaxpr, shape)[1]):
         name = "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in where)
-        if (isinstance(var, Literal) or var not in depends) and not any(fnmatchcase(name, w) for w in without):
+        if not reached and not any(fits(name, pattern) for pattern in without):
             raise UserError(f"parameter {name} would get no gradient: tap it, or name it in without_gradient")

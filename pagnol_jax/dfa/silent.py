@@ -1,13 +1,13 @@
 """Feedback points that cut and hear nothing."""
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from pagnol_jax.dfa.feedback import Feedback, Tap
+from pagnol_jax.dfa.select import fits
 
 
 def silent(feedback: Feedback, taps: Sequence[str]) -> Feedback:
@@ -17,7 +17,7 @@ def silent(feedback: Feedback, taps: Sequence[str]) -> Feedback:
     """
 
     def heard(found: Sequence[Tap]) -> list[Tap]:
-        return [tap for tap in found if not any(fnmatchcase(tap.path, pattern) for pattern in taps)]
+        return [tap for tap in found if not any(fits(tap.path, pattern) for pattern in taps)]
 
     def init(key: jax.Array, error_width: int, found: Sequence[Tap]) -> Any:
         return feedback.init(key, error_width, heard(found))

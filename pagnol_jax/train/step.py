@@ -97,8 +97,7 @@ def make_steps(
     """Init, train, evaluate and watch steps with parameters, optimiser state and batches sharded by the table.
 
     `microbatches` splits a batch into that many gradient accumulations, or parts that follow one another through the
-    stages of a pipeline. `rule` says what learns from what, `batch_loss`
-    how the loss is made.
+    stages of a pipeline. `rule` says what learns from what, `batch_loss` how the loss is made.
     """
     stages = rules.count("stages", mesh)
     transform = optax.with_extra_args_support(optimizer.transform)
@@ -127,8 +126,16 @@ def make_steps(
         updates, optimizer_state = transform.update(grads, state.optimizer, state.params, value=nats)
         rate = optimizer.schedule(state.step) * optimizer.scale(optimizer_state)
         metrics = Metrics(nats, loss.z_loss / tokens, optax.global_norm(grads), jnp.asarray(rate, jnp.float32))
+        if rule.cut or rule.freeze:  # weight decay leaves alone what the rule does
+            updates = jax.tree.map(lambda u, learns: u * learns, updates, learning(state, batch))
         params = optax.apply_updates(state.params, updates)
         return State(state.step + 1, params, optimizer_state, state.feedback), metrics
+
+    def learning(state: State, batch: Batch) -> Any:
+        def loss(params: Any) -> jax.Array:
+            return mean_loss(params, jax.tree.map(lambda x: x[:1], batch), None, 1)[0]
+
+        return dfa.learns(loss, rule, state.feedback)(state.params)
 
     def evaluate(params: Any, batch: Batch) -> Loss:
         return batch_loss(model, params, batch, None, 0.0)
