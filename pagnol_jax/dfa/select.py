@@ -24,7 +24,7 @@ def matches(where: Where, module: nn.Module) -> list[str]:
 
 def fits(name: str, pattern: str) -> bool:
     """Whether a '/'-joined path is one that a pattern stands for."""
-    return _fit(name.split("/"), pattern.split("/"))
+    return _fit(*([part for part in path.split("/") if part] for path in (name, pattern)))
 
 
 def _fit(names: list[str], parts: list[str]) -> bool:

@@ -16,7 +16,8 @@ from pagnol_jax.dfa.select import fits
         ("blocks/mlp", "mlp", False),
         ("", "", True),
         ("a", "", False),
-        ("", "*", True),
+        ("", "*", False),
+        ("", "**", True),
         ("layer_12", "layer_?", False),
     ],
 )

@@ -98,7 +98,7 @@ def draw(runs: Sequence[Run], output: Path, theme: style.Theme = style.LIGHT) ->
         for i, run in enumerate(aligned):
             shared = below = figure.add_subplot(grid[1, i], sharey=shared)
             steps, values = run.watched["alignment/blocks"]
-            for layer, colour in enumerate(style.ramp(np.arange(values.shape[1]), theme)):
+            for layer, colour in enumerate(style.ramp(np.arange(values.shape[1], dtype=float), theme)):
                 below.plot(steps, values[:, layer], color=colour, linewidth=1)
             below.axhline(0, color=theme.faint, linewidth=0.6)
             below.set_title(f"{run.arm}: alignment, blocks from light (first) to dark", fontsize=style.SMALL)
