@@ -101,6 +101,8 @@ def draw(runs: Sequence[Run], output: Path, theme: style.Theme = style.LIGHT) ->
             for layer, colour in enumerate(style.ramp(np.arange(values.shape[1], dtype=float), theme)):
                 below.plot(steps, values[:, layer], color=colour, linewidth=1)
             below.axhline(0, color=theme.faint, linewidth=0.6)
-            below.set_title(f"{run.arm}: alignment, blocks from light (first) to dark", fontsize=style.SMALL)
+            below.set_title(run.arm, fontsize=style.SMALL)
+            if i == 0:
+                below.set_ylabel("Alignment of blocks\n(light first, dark last)")
             below.set_xlabel("Step")
             style.tidy(below)
