@@ -46,7 +46,8 @@ def draw(found: Sequence[Finding], output: Path, theme: style.Theme = style.LIGH
             colour, values, mean = colours[_arm(finding)], 100 * finding.values, 100 * finding.mean
             scatter = y + random.uniform(-0.06, 0.06, len(values))
             axes.scatter(values, scatter, s=5, color=colour, alpha=0.5, linewidth=0)
-            axes.errorbar(mean, y, xerr=100 * finding.deviation, color=colour, linewidth=1.2, marker="|", markersize=5)
+            bar = 100 * finding.deviation if len(values) > 1 else 0
+            axes.errorbar(mean, y, xerr=bar, color=colour, linewidth=1.2, marker="|", markersize=5)
             if finding.paper is not None:
                 paper = 100 * finding.paper
                 axes.scatter(paper, y, s=22, facecolors="none", edgecolors=theme.ink, linewidths=0.7, zorder=4)

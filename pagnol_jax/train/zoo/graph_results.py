@@ -75,7 +75,7 @@ def table(output: Path, runs: Sequence[str]) -> str:
     rows = ["| run | result | seeds | mean ± s.d., % | paper, % | difference |", "|---|---|---|---|---|---|"]
     for found in findings(output, runs):
         paper, gap = ("", "") if found.paper is None else _beside(found)
-        spread = f"{100 * found.mean:.1f} ± {100 * found.deviation:.1f}"
+        spread = f"{100 * found.mean:.1f}" + (f" ± {100 * found.deviation:.1f}" if len(found.values) > 1 else "")
         rows.append(f"| {found.run} | {TOLD[found.result]} | {len(found.values)} | {spread} | {paper} | {gap} |")
     measured = angles(output, runs)
     if measured:
