@@ -19,7 +19,6 @@ ROWS = 8  # of a microbatch
 ARMS = {
     "backprop": [],
     "dfa macro": ["dfa/gpt/macro.gin"],
-    "dfa macro, embeddings tapped": ["dfa/gpt/embedded.gin"],
     "dfa micro": ["dfa/gpt/micro.gin"],
 }
 
