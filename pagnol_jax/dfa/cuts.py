@@ -65,6 +65,7 @@ class Cuts:
         if not whole:
             return
         wanted = {("taps", pattern) for pattern in patterns(self.rule.taps)}
+        wanted |= {("normalise", pattern) for pattern in patterns(self.rule.normalise)}
         wanted |= {("error", pattern) for pattern in patterns(self.rule.error) if self.rule.feedback}
         wanted |= {("at", pattern) for pattern in patterns(self.probe)}
         for what, pattern in sorted(wanted - self.matched):
@@ -122,7 +123,8 @@ class Cuts:
 
     def _tapped(self, module: nn.Module, out: Any) -> Any:
         value, put = _only_array(module, out)
-        self._keep(module, TAP, self.rule.through(value))
+        heard = jax.nn.standardize(value) if self._marked("normalise", self.rule.normalise, module) else value
+        self._keep(module, TAP, heard)
         return put(jax.lax.stop_gradient(value))
 
     def _probed(self, module: nn.Module, out: Any) -> Any:

@@ -75,7 +75,7 @@ def test_sizes_are_root_mean_squares() -> None:
 
 
 def test_through_a_norm_nothing_lengthens_the_stream() -> None:
-    rule = rules.dfa(("b",), through=rules.normalised)
+    rule = rules.dfa(("b",), normalise=("b",))
     mine = matrices(rule)
     signal = dfa.signals(loss, rule, mine, ("b",))(PARAMS)["b"]
     output = jnp.tanh(X @ PARAMS["a"]["kernel"] + PARAMS["a"]["bias"]) @ PARAMS["b"]["kernel"] + PARAMS["b"]["bias"]

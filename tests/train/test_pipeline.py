@@ -21,7 +21,7 @@ MICRO = ("blocks", "blocks/attended", "blocks/mlp/hidden")
 RULES = {
     "backprop": rules.backprop(),
     "macro": rules.dfa(("blocks",), "final_norm"),
-    "micro": rules.dfa(MICRO, "final_norm", through=rules.normalised),
+    "micro": rules.dfa(MICRO, "final_norm", normalise=("blocks", "blocks/attended")),
     "gaussian": rules.dfa(("dropout", *MICRO), "final_norm", feedback.gaussian()),
     "shallow": rules.shallow(("blocks",)),
     "frozen": rules.frozen(("blocks",)),
