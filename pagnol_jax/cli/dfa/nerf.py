@@ -103,16 +103,19 @@ def _count(text: str) -> int:
 
 
 def train(args: argparse.Namespace) -> int:
-    """Exit status 0, or 128 + the number of the signal that stopped the run after a checkpoint."""
+    """Says what held-out views gave. Exit status 0, or 128 + the number of the signal that stopped the run."""
     import gin
 
     gin_files.parse(args.gin_file, args.gin_bindings)
     from pagnol_jax.train.cpu import keep_memory
+    from pagnol_jax.train.study import metrics
     from pagnol_jax.train.zoo import nerf
 
     keep_memory()
     folder = args.run_dir or f"runs/dfa_nerf/{Path(args.gin_file[0]).stem}"
     gin_files.call(nerf.train, run_dir=folder, config_text=gin.operative_config_str)
+    last = metrics(folder, "validation")[-1]
+    print(f"{folder}: {last['validation_psnr']:.2f} dB on held-out views at step {last['step']}")
     return 0
 
 

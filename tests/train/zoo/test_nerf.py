@@ -88,12 +88,14 @@ def test_the_rules_begin_alike_and_learn_otherwise(runs: dict[str, Path]) -> Non
     assert bp_next["loss"] != pytest.approx(dfa_next["loss"], rel=1e-5)
 
 
-def test_resumed_exactly(runs: dict[str, Path], scene: Path, tmp_path: Path) -> None:
+def test_resumed_exactly(runs: dict[str, Path], scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """From step 3 on, feedback matrices included."""
     copy = Path(shutil.copytree(runs["dfa"], tmp_path / "dfa"))
     shutil.rmtree(copy / "checkpoints" / "6")
     assert pagnol(scene, "train", "dfa/nerf/lego_dfa_cpu.gin", "--run_dir", copy, "--gin.TOTAL_STEPS=6") == 0
     assert (copy / "metrics.jsonl").read_bytes() == (runs["dfa"] / "metrics.jsonl").read_bytes()
+    last = metrics(copy)[-1]["validation_psnr"]
+    assert capsys.readouterr().out == f"{copy}: {last:.2f} dB on held-out views at step 6\n"
 
 
 @pytest.mark.parametrize("file", LEAVES)
