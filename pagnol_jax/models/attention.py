@@ -8,7 +8,7 @@ import jax
 from pagnol_jax.models import kernels
 from pagnol_jax.models.cache import Cache
 from pagnol_jax.models.config import GPTConfig
-from pagnol_jax.models.layers import Linear, residual_stddev
+from pagnol_jax.models.layers import Linear, Normed, residual_stddev
 from pagnol_jax.models.masks import Mask
 from pagnol_jax.sharding.rules import constrain
 
@@ -39,7 +39,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: jax.Array | Normed,
         positions: jax.Array,
         mask: Mask,
         layer: Any,

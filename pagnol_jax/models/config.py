@@ -21,6 +21,8 @@ class GPTConfig:
     `unroll`: layers per iteration of the scan over layers; `num_layers` at once is faster on CPU, 1 compiles fastest.
     `remat`: None keeps every activation, 'full' recomputes blocks, 'dots' keeps only matrix products
     and attention.
+    `fold_norms`: the scale and shift of a block's norms are multiplied into the weights that read them, which spares a
+    rule that cuts the layers a product per norm (and costs any other a product of weights).
     `attention`: a name in `kernels.KERNELS`; 'auto' is the fused kernel of the accelerator, 'plain' runs anywhere.
     """
 
@@ -48,6 +50,7 @@ class GPTConfig:
     vocab_multiple: int = 1
     unroll: int = 1
     remat: str | None = None
+    fold_norms: bool = False
     attention: str = "auto"
 
     def __post_init__(self) -> None:

@@ -51,7 +51,8 @@ class Block(nn.Module):
     def __call__(self, carry: Carry, layer: jax.Array, positions: jax.Array, mask: Mask) -> tuple[Carry, None]:
         c = self.config
         x, cache = carry
-        attention_norm, mlp_norm = LayerNorm(c, name="attention_norm"), LayerNorm(c, name="mlp_norm")
+        fold = c.fold_norms and not c.post_norm
+        attention_norm, mlp_norm = (LayerNorm(c, fold, name=name) for name in ("attention_norm", "mlp_norm"))
         normed = x if c.post_norm else attention_norm(x)
         attended, cache = Attention(c, name="attention")(normed, positions, mask, layer, cache)
         stream = Residual(c, name="attended")(x, attended)

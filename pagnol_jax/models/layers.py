@@ -1,7 +1,7 @@
 """Projections, norms and the feed-forward block, with logical axes on every parameter."""
 
 import math
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -28,8 +28,17 @@ def padded(initializer: Any, axis: int, padding: int) -> Any:
     return initialize if padding else initializer
 
 
+class Normed(NamedTuple):
+    """A layer norm of which the products that read it do the last part: scale * x + bias, [..., d] and [d] each."""
+
+    x: jax.Array
+    scale: jax.Array
+    bias: jax.Array | None
+
+
 class Linear(nn.Module):
-    """x [..., *in_shape] -> [..., *out_shape], float32 parameters, computed in `dtype`.
+    """x [..., *in_shape] -> [..., *out_shape], float32 parameters, computed in `dtype`. A norm's scale and shift go
+    into kernel and bias: their gradients then come from those of the kernel, not from one of every x.
 
     `axes` are the logical axes of the kernel [*in_shape, *out_shape].
     """
@@ -42,10 +51,16 @@ class Linear(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | Normed) -> jax.Array:
         normal = nn.initializers.normal(self.stddev)
-        kernel = parameter(self, "kernel", self.axes, self.in_shape + self.out_shape, normal).astype(self.dtype)
+        kernel, shift = parameter(self, "kernel", self.axes, self.in_shape + self.out_shape, normal), None
+        if isinstance(x, Normed):
+            shift = None if x.bias is None else jnp.tensordot(x.bias, kernel, 1).astype(self.dtype)
+            kernel = kernel * x.scale.reshape(-1, *[1] * len(self.out_shape))
+            x = x.x
+        kernel = kernel.astype(self.dtype)
         y = (_flat_product if platform() == "cpu" else jnp.tensordot)(x, kernel, len(self.in_shape))
+        y = y if shift is None else y + shift
         if self.use_bias:
             axes = self.axes[len(self.in_shape) :]
             y = y + parameter(self, "bias", axes, self.out_shape, nn.initializers.zeros).astype(self.dtype)
@@ -66,19 +81,25 @@ def _flat_product(x: jax.Array, kernel: jax.Array, inner: int) -> jax.Array:
 
 
 class LayerNorm(nn.Module):
-    """x [..., d_model] -> the same in the compute dtype, normalised in float32 (Ba et al. 2016)."""
+    """x [..., d_model] -> the same in the compute dtype, normalised in float32 (Ba et al. 2016). `fold` leaves scale
+    and shift to the products that read it."""
 
     config: GPTConfig
+    fold: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> Any:
         # Normalised first and scaled after: `nn.LayerNorm` keeps their product, as large as x, for the backward pass.
         wide = x.astype(jnp.float32)
         wide = wide - wide.mean(axis=-1, keepdims=True)
         wide = wide * jax.lax.rsqrt((wide**2).mean(axis=-1, keepdims=True) + self.config.norm_epsilon)
-        out = wide * parameter(self, "scale", ("embed",), x.shape[-1:], nn.initializers.ones)
+        scale, bias = parameter(self, "scale", ("embed",), x.shape[-1:], nn.initializers.ones), None
         if self.config.norm_bias:
-            out = out + parameter(self, "bias", ("embed",), x.shape[-1:], nn.initializers.zeros)
+            bias = parameter(self, "bias", ("embed",), x.shape[-1:], nn.initializers.zeros)
+        if self.fold:
+            return Normed(wide.astype(self.config.dtype), scale, bias)
+        out = wide * scale
+        out = out if bias is None else out + bias
         return out.astype(self.config.dtype)
 
 
@@ -103,7 +124,7 @@ class FeedForward(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array | Normed) -> jax.Array:
         c = self.config
         d, f = (c.d_model,), (c.feed_forward,)
 

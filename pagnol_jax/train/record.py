@@ -33,7 +33,7 @@ IDENTITY = ("model", "tokenizer", "corpora", "rates", "length", "tokens_per_step
 UNSAID: dict[str, Any] = {"rule": {"name": "backprop", "taps": []}}
 UNSAID_OF_MODELS = {"post_norm": False}
 # How a model is run, not what it is.
-EXECUTION = ("unroll", "remat", "attention")
+EXECUTION = ("unroll", "remat", "attention", "fold_norms")
 
 
 def versions() -> dict[str, str]:

@@ -169,6 +169,22 @@ def test_megatron_initialisation() -> None:
         assert np.std(kernel["kernel"]) == pytest.approx(0.02 / 4, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["plain", "bloom", "multi-query parallel"])
+def test_folded_norms_change_no_value_and_no_gradient(name: str) -> None:
+    params, ids = make(VARIANTS[name]), tokens()
+
+    def loss(params: Any, config: GPTConfig) -> jax.Array:
+        return (gpt.GPT(config).apply({"params": params}, ids) ** 2).mean()
+
+    values = [
+        jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, dataclasses.replace(VARIANTS[name], fold_norms=f))
+        for f in (False, True)
+    ]
+    largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(values[0][1]))
+    for a, b in zip(*map(jax.tree.leaves, values), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest)
+
+
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_json_round_trip(config: GPTConfig) -> None:
     assert GPTConfig.from_json(config.to_json()) == config
