@@ -33,11 +33,15 @@ class Ours(NamedTuple):
     step: Callable[[], float]
 
 
-def build(shape: Shape, dtype: str) -> Ours:
-    """Compiles the step for a shape, with a state and the shape's batch to run it on."""
+def build(shape: Shape, dtype: str, rule: Any = None, **changes: Any) -> Ours:
+    """Compiles the step for a shape, with a state and the shape's batch to run it on.
+
+    rule: a training rule, by default backpropagation. changes: of the model's configuration.
+    """
     import jax
 
     from pagnol_jax.data.batches import packed
+    from pagnol_jax.dfa.rules import backprop
     from pagnol_jax.models import activations, positions
     from pagnol_jax.models.config import GPTConfig
     from pagnol_jax.sharding.mesh import make_mesh
@@ -47,6 +51,7 @@ def build(shape: Shape, dtype: str) -> Ours:
     from pagnol_jax.train.step import make_steps
 
     keep_memory()
+    whole = {"unroll": shape.num_layers, "remat": None} if platform() == "cpu" else {"unroll": 1, "remat": "dots"}
     config = GPTConfig(
         vocab_size=shape.vocab_size,
         num_layers=shape.num_layers,
@@ -57,13 +62,12 @@ def build(shape: Shape, dtype: str) -> Ours:
         activation=activations.gelu(),
         tie_embeddings=shape.tied,
         dtype=dtype,
-        unroll=shape.num_layers if platform() == "cpu" else 1,
-        remat=None if platform() == "cpu" else "dots",
+        **(whole | changes),
     )
     constant = optimizer.Schedule("constant", lambda step: LEARNING_RATE)
     adamw = optimizer.adamw(constant, *BETAS, EPSILON, WEIGHT_DECAY, CLIP_NORM)
     mesh = make_mesh()
-    steps = make_steps(config, adamw, mesh)
+    steps = make_steps(config, adamw, mesh, rule=backprop() if rule is None else rule)
     batch = packed(shape.tokens().astype("int32"), sep_id=-1)  # one document a window, as the peers have it
     with jax.set_mesh(mesh):
         state = steps.init(jax.random.key(0))
