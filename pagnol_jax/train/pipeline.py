@@ -67,12 +67,18 @@ def value_and_grad(model: GPTConfig, stages: int, rule: Rule, matrices: Any, z_l
     """(params, parts, tokens) -> ((mean loss, Loss), gradients), `tokens` the weight of all parts.
 
     Under DFA the pipeline described above; any other rule differentiates the forward pass.
-    Raises UserError for DFA without a feedback point after every block, or with an error elsewhere than `final_norm`.
+    Raises UserError for DFA without a feedback point after every block.
     """
     pipeline = Pipeline(model, stages, rule, z_loss)
     if rule.feedback:
         return functools.partial(pipeline.by_feedback, matrices=matrices)
     return dfa.value_and_grad(pipeline.mean_loss, rule, has_aux=True)
+
+
+def check(rule: Rule) -> None:
+    """Raises UserError for a rule that a pipeline cannot follow."""
+    if rule.feedback and rule.error != "final_norm":
+        raise UserError(f"a pipeline takes the error of dfa at final_norm, not at {rule.error!r}")
 
 
 class Pipeline:
@@ -82,8 +88,6 @@ class Pipeline:
         self.model, self.stages, self.rule, self.z_loss = model, stages, rule, z_loss
         self.stage = GPT(dataclasses.replace(model, num_layers=model.num_layers // stages))
         self.head: dict[str, Any] = {}  # as a constant: a model sets it up whichever of its methods is called
-        if rule.feedback and rule.error != "final_norm":
-            raise UserError(f"a pipeline takes the error of dfa at final_norm, not at {rule.error!r}")
 
     def mean_loss(self, params: Any, parts: Parts, tokens: jax.Array) -> tuple[jax.Array, Loss]:
         """Of all microbatches. Its derivative goes back through all ticks."""

@@ -100,6 +100,8 @@ def make_steps(
     stages of a pipeline. `rule` says what learns from what, `batch_loss` how the loss is made.
     """
     stages = rules.count("stages", mesh)
+    if stages > 1:
+        pipeline.check(rule)
     transform = optax.with_extra_args_support(optimizer.transform)
 
     def mean_loss(params: Any, batch: Batch, key: jax.Array | None, tokens: Any) -> tuple[jax.Array, Loss]:

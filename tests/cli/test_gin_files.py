@@ -125,6 +125,6 @@ def test_the_first_run_trains_two_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["runs/pagnol_xxs.gin"])
 @pytest.mark.parametrize("mesh", names("mesh"))
 def test_meshes_train_two_steps(file: str, mesh: str, tmp_path: Path) -> None:
-    shape = ["config.GPTConfig.num_layers=2", "config.GPTConfig.d_model=48", "config.GPTConfig.num_heads=4"]
+    shape = ["config.GPTConfig.num_layers=4", "config.GPTConfig.d_model=48", "config.GPTConfig.num_heads=4"]
     gin_files.parse([file, mesh], [*SMALL, *shape])
     assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None

@@ -48,7 +48,13 @@ CASES["tied, three axes"] = (TIED, "micro", 8, {"stage": 2, "data": 2, "tensor":
 CASES["tied, few parts"] = (TIED, "gaussian", 2, {"stage": 4, "fsdp": 2})
 
 
-@pytest.mark.parametrize(("model", "name", "microbatches", "sizes"), CASES.values(), ids=CASES)
+SLOW = {"backprop", "gaussian", "shallow", "frozen"}
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "microbatches", "sizes"),
+    [pytest.param(*case, marks=[pytest.mark.slow] * (name in SLOW), id=name) for name, case in CASES.items()],
+)
 def test_a_pipeline_gives_the_losses_and_gradients_of_one_device(model, name, microbatches, sizes) -> None:
     expected, found = alone(model, name), one_step(model, RULES[name], microbatches, **sizes)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
