@@ -57,9 +57,14 @@ class Taps:
     points: tuple[Tap, ...] = flax.struct.field(pytree_node=False)
 
 
+def strided(batch: Batch, microbatches: int) -> Batch:
+    """Rows [B, T] as microbatches [M, B / M, T]: strided, so that each is spread over the devices as the batch is."""
+    return jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, microbatches, x.shape[-1]).swapaxes(0, 1), batch)
+
+
 def split(batch: Batch, microbatches: int, key: jax.Array | None) -> Parts:
-    """Rows [B, T] as microbatches: strided, so that each is spread over the devices as the whole batch is."""
-    parts = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, microbatches, x.shape[-1]).swapaxes(0, 1), batch)
+    """Microbatches, each with a key of its own."""
+    parts = strided(batch, microbatches)
     return Parts(parts, None if key is None else jax.random.key_data(jax.random.split(key, microbatches)))
 
 

@@ -181,8 +181,7 @@ def accumulate(
     if microbatches == 1:
         (_, loss), grads = value_and_grad(params, batch, key, tokens)
         return loss, grads
-    # Strided rows: each part is spread over the devices as the whole batch is.
-    parts = jax.tree.map(lambda x: x.reshape(-1, microbatches, x.shape[-1]).swapaxes(0, 1), batch)
+    parts = pipeline.strided(batch, microbatches)
 
     def add(total: tuple[Loss, Any], part: tuple[Batch, jax.Array]) -> tuple[tuple[Loss, Any], None]:
         (_, loss), grads = value_and_grad(params, *part, tokens)

@@ -30,9 +30,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Exit status of the first run that did not finish, else 0."""
     from pagnol_jax.cli.dfa import gpt_report
+    from pagnol_jax.scaling.plots import style
 
     if args.figure:
-        gpt_report.check(args.figure)
+        style.check(args.figure)
     with among_hosts(args):
         status = ladder.train_rungs(args)
     if status:

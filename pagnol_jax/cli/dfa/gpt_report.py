@@ -71,12 +71,6 @@ def table(runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def check(output: Path) -> None:
-    """Raises UserError for a file that is no figure, before hours go by."""
-    if output.suffix not in style.FORMATS:
-        raise UserError(f"{output}: a figure is one of {', '.join(style.FORMATS)}")
-
-
 def draw(runs: Sequence[Run], output: Path, theme: style.Theme = style.LIGHT) -> None:
     """Validation loss against tokens, an arm a line; below, alignment at every block of the arms that have it."""
     aligned = [run for run in runs if "alignment/blocks" in run.watched]

@@ -35,8 +35,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.figure:
         from pagnol_jax.cli.dfa import graph_figure
+        from pagnol_jax.scaling.plots import style
 
-        graph_figure.check(args.figure)
+        style.check(args.figure)
     keep_memory()
     begin = time.perf_counter(), time.process_time()
     for name, (files, bindings) in runs.items():

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.lines import Line2D
 
-from pagnol_jax.errors import UserError
 from pagnol_jax.scaling.plots import style
 from pagnol_jax.train.zoo.graph_results import TOLD, Finding
 
@@ -21,12 +20,6 @@ NAMES = {
     "autoencoder": "Autoencoder",
 }
 ARMS = {"": "backprop", "dfa": "DFA", "dfa_meant": "DFA, error at the logits", "shallow": "shallow"}
-
-
-def check(output: Path) -> None:
-    """Raises UserError for a file that is no figure, before hours go by."""
-    if output.suffix not in style.FORMATS:
-        raise UserError(f"{output}: a figure is one of {', '.join(style.FORMATS)}")
 
 
 def draw(found: Sequence[Finding], output: Path, theme: style.Theme = style.LIGHT) -> None:

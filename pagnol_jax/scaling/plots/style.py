@@ -82,14 +82,19 @@ def styled(theme: Theme) -> Iterator[None]:
         yield
 
 
+def check(output: Path) -> None:
+    """Raises UserError for a file that is no figure; a command that trains first asks before hours go by."""
+    if output.suffix not in FORMATS:
+        raise UserError(f"{output}: a figure is one of {', '.join(FORMATS)}")
+
+
 @contextmanager
 def written(output: Path, theme: Theme, height: float = HEIGHT) -> Iterator[Figure]:
     """A figure `height` inches high, written to `output` when the block ends.
 
     Raises UserError for a file that is no .png, .pdf or .svg, or that cannot be written.
     """
-    if output.suffix not in FORMATS:
-        raise UserError(f"{output}: a figure is one of {', '.join(FORMATS)}")
+    check(output)
     with styled(theme):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         yield figure
