@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from pagnol_jax.dfa.cuts import Cuts, named
-from pagnol_jax.dfa.gradient import meetings, under
+from pagnol_jax.dfa.gradient import fresh, meetings, under
 from pagnol_jax.dfa.rules import Rule, backprop
 from pagnol_jax.dfa.select import Where
 
@@ -38,7 +38,7 @@ def alignment(fun: Callable[..., Any], rule: Rule, matrices: Any, at: Where | No
     def aligned(*args: Any) -> dict[str, Alignment]:
         batch = len(meetings(fun, rule)(*args)[0].taps[0].batch)
         ours, theirs = (signals(fun, r, matrices, at)(*args) for r in (rule, backprop()))
-        ranks = _outputs(fun, at)(*args)[1]
+        ranks = _shapes(fun, at)(*args)[1]
         return {path: _cosines(ours[path], theirs[path], ours[path].ndim - ranks[path], batch) for path in ours}
 
     return aligned
@@ -49,7 +49,7 @@ def signals(fun: Callable[..., Any], rule: Rule, matrices: Any, at: Where) -> Ca
     as the rule has it."""
 
     def derivatives(*args: Any) -> dict[str, jax.Array]:
-        shapes = jax.eval_shape(lambda *args: _outputs(fun, at)(*args)[0], *args)
+        shapes, _ = _shapes(fun, at)(*args)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         found = jax.grad(lambda probes: under(fun, rule, matrices, at, probes)(*args))(zeros)
         return _named(found)
@@ -74,10 +74,26 @@ def _outputs(fun: Callable[..., Any], at: Where) -> Callable[..., tuple[list[Any
 
     def outputs(*args: Any) -> tuple[list[Any], dict[str, int]]:
         with Cuts(backprop(), lambda name, error, taps: error, probe=at).made() as cuts:
-            fun(*args)
+            fresh(fun)(*args)
         return cuts.seen, {named(tuple(path.split("/"))): rank for path, rank in cuts.ranks.items()}
 
     return outputs
+
+
+def _shapes(fun: Callable[..., Any], at: Where) -> Callable[..., tuple[list[Any], dict[str, int]]]:
+    """The same with shapes for outputs; nothing is computed."""
+
+    def shapes(*args: Any) -> tuple[list[Any], dict[str, int]]:
+        ranks: dict[str, int] = {}
+
+        def traced(*args: Any) -> list[Any]:
+            outputs, found = _outputs(fun, at)(*args)
+            ranks.update(found)
+            return outputs
+
+        return jax.eval_shape(traced, *args), ranks
+
+    return shapes
 
 
 def _named(trees: list[Any]) -> dict[str, jax.Array]:

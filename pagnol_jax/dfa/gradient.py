@@ -39,7 +39,7 @@ def meetings(fun: Callable[..., Any], rule: Rule) -> Callable[..., list[Meeting]
 
     def found(*args: Any) -> list[Meeting]:
         with Cuts(rule, lambda name, error, taps: error).made() as cuts:
-            jax.eval_shape(_fresh(fun), *args)
+            jax.eval_shape(fresh(fun), *args)
         return cuts.meetings
 
     return found
@@ -93,12 +93,12 @@ def under(
 
     def cut(*args: Any) -> Any:
         with Cuts(rule, meet, probe, probes).made():
-            return _fresh(fun)(*args)
+            return fresh(fun)(*args)
 
     return cut
 
 
-def _fresh(fun: Callable[..., Any]) -> Callable[..., Any]:
+def fresh(fun: Callable[..., Any]) -> Callable[..., Any]:
     """`fun` for JAX to trace anew: a trace that it remembers has the cuts of another time, or none."""
     plain = inspect.unwrap(fun)  # without its jit
     return functools.partial(plain)

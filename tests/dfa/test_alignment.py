@@ -69,6 +69,13 @@ def test_tiny_signals_count_and_empty_samples_do_not() -> None:
         np.testing.assert_allclose(tiny[path].std, usual[path].std, rtol=1e-3)
 
 
+def test_a_jitted_loss_is_measured_too() -> None:
+    mine, jitted = matrices(), jax.jit(loss)
+    jitted(PARAMS)  # traced without probes once
+    for path, expected in dfa.alignment(loss, RULE, mine)(PARAMS).items():
+        np.testing.assert_allclose(dfa.alignment(jitted, RULE, mine)(PARAMS)[path].mean, expected.mean, rtol=1e-5)
+
+
 def test_sizes_are_root_mean_squares() -> None:
     expected = jnp.sqrt(((X @ PARAMS["a"]["kernel"] + PARAMS["a"]["bias"]) ** 2).mean())
     np.testing.assert_allclose(dfa.rms(loss, ("a",))(PARAMS)["a"], expected, rtol=1e-5)
