@@ -1,5 +1,6 @@
 """Every gin file: models against the paper's table, runs and ladders for two real steps or traced whole."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.models.kernels import plain
 from pagnol_jax.sharding import mesh as meshes
 from pagnol_jax.train import run
-from pagnol_jax.train.optimizer import adamw
+from pagnol_jax.train.optimizer import adamw, warmup_cosine
 from pagnol_jax.train.step import make_steps
 
 GIN = gin_files.SEARCH_PATH[0]
@@ -85,30 +86,49 @@ def test_runs_lower_at_their_own_sizes(file: str, monkeypatch: pytest.MonkeyPatc
         assert "stablehlo" in steps.train.lower(steps.abstract_state, batch).as_text()
 
 
-def rungs() -> list[Any]:
-    """Of every ladder, the first rung of each model; all but the first and the last are slow."""
-    pairs = []
-    for file in names("ladders"):
+def tables() -> dict[str, dict[str, Any]]:
+    """RUNGS of every gin file that has them."""
+    found: dict[str, dict[str, Any]] = {}
+    for file in names("ladders") + names("dfa/law") + ["dfa/gpt/study.gin", "dfa/gpt/sweep.gin"]:
         gin_files.parse([file], [], whole=False)
-        try:
-            table = ladder.rungs(file)
-        except UserError:  # a base that other ladders include
-            continue
+        with contextlib.suppress(UserError):  # a base that other ladders include
+            found[file] = ladder.rungs(file)
+    return found
+
+
+TABLES = tables()
+# These leave the language to the command.
+DATA = {file: ["data/matched_fr.gin"] for file in TABLES if "matched" in file or file.startswith("dfa/")}
+
+
+def rungs() -> list[Any]:
+    """Of every ladder, the first rung of each model; fast are those of the last model, which sweeps share."""
+    pairs = []
+    for file, table in TABLES.items():
         each = list({cells[0]: name for name, cells in reversed(table.items())}.values())
-        pairs += [
-            pytest.param(file, name, marks=[] if name in (each[0], each[-1]) else pytest.mark.slow) for name in each
-        ]
+        last = "" if "sweep" in file else each[0]
+        pairs += [pytest.param(file, name, marks=[] if name == last else pytest.mark.slow) for name in each]
     return pairs
+
+
+@pytest.mark.parametrize("file", TABLES)
+def test_rungs_parse_whole(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PAGNOL_DATA_DIR", "data")
+    for cells in TABLES[file].values():
+        gin_files.parse([file], [], whole=False)
+        files, bindings = ladder.settings(cells)
+        gin_files.parse([file, *DATA.get(file, []), *files], bindings)
+        steps = gin.query_parameter("TOTAL_STEPS/macro.value")
+        assert 0 < gin.get_configurable(warmup_cosine)().function(steps // 2) < 0.1
 
 
 @pytest.mark.usefixtures("toy_batches")
 @pytest.mark.parametrize(("file", "rung"), rungs())
 def test_rungs_train_two_steps(file: str, rung: str, tmp_path: Path) -> None:
-    data = ["data/matched_fr.gin"] if "matched" in file else []  # these leave the language to the command
     gin_files.parse([file], [], whole=False)
-    files, bindings = ladder.settings(ladder.rungs(file)[rung])
+    files, bindings = ladder.settings(TABLES[file][rung])
     unroll = "config.GPTConfig.unroll=1"  # scanned: quicker to compile
-    gin_files.parse([file, *data, *files], [*bindings, *SMALL, unroll])
+    gin_files.parse([file, *DATA.get(file, []), *files], [*bindings, *SMALL, unroll])
     assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
 

@@ -297,7 +297,22 @@ def test_command_leaves_out_runs_of_either_group(
         pagnol("compare", folders[0], folders[1] / "none", "--exclude", "n1000")
 
 
-@pytest.mark.parametrize("names", ["a", "a,a", "a,b,c", "a,"])
+def test_command_tells_several_groups_against_the_first(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for size in (1000, 3000, 9000):
+        write_run(tmp_path / "de" / f"n{size}", size)
+    outputs = ["--json", tmp_path / "c.json", "--plot", tmp_path / "c.svg"]
+    pagnol("compare", *folders, tmp_path / "de", *outputs)
+    printed = capsys.readouterr().out
+    assert printed.index("en - fr") < printed.index("B          de: 3 runs") < printed.index("de - fr")
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert [[group["name"] for group in each["groups"]] for each in found] == [["fr", "en"], ["fr", "de"]]
+    with pytest.raises(UserError, match="--names has 2 names for 3 groups"):
+        pagnol("compare", *folders, tmp_path / "de", "--names", "a,b")
+
+
+@pytest.mark.parametrize("names", ["a", "a,a", "a,b,a", "a,"])
 def test_malformed_names_exit_with_a_message(names: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         pagnol("compare", "x", "y", "--names", names)

@@ -146,6 +146,15 @@ def test_groups_in_any_unit(unit: str) -> None:
     assert said[7].startswith("\u22120.0")
 
 
+def test_further_groups_are_drawn_with_the_first_two() -> None:
+    third = compare(whole_curves(7, seed=2), whole_curves(7, 1.2, seed=3), ("French", "Latin"), draws=60)
+    axes = Figure().add_subplot()
+    draw_comparison(axes, comparison(), others=[third], loss_unit="nats per token", law="power law")
+    french, english, latin = (np.asarray(dots.get_offsets()) for dots in _dots(axes))
+    assert french[0, 1] < english[0, 1] < latin[0, 1]
+    assert {"French", "English", "Latin"} <= {area.get_text() for area in axes.findobj(TextArea)}
+
+
 def _dots(axes):  # type: ignore[no-untyped-def]
     return [dots for dots in axes.collections if len(dots.get_offsets()) == 7]
 

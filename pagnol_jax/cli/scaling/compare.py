@@ -1,8 +1,9 @@
-"""`pagnol scaling compare`: two groups of runs against each other."""
+"""`pagnol scaling compare`: groups of runs against the first of them."""
 
 from __future__ import annotations
 
 import argparse
+import string
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,51 +13,58 @@ from pagnol_jax.errors import UserError
 if TYPE_CHECKING:
     from pagnol_jax.scaling import RunRecord
 
-EXAMPLE = """examples, two languages, and two training rules by their losses on one text:
+EXAMPLE = """examples, two languages, and three training rules by their losses on one text:
   pagnol scaling compare runs/ladder_fr runs/ladder_en --names fr,en --plot fr_en.pdf
-  pagnol scaling compare runs/backprop runs/dfa --corpus literature"""
+  pagnol scaling compare runs/backprop runs/dfa runs/shallow --corpus literature"""
 
 
 def add_parser(commands: inputs.Commands) -> None:
     """Adds `compare`."""
-    description = "Compare two groups of runs: exponents, loss at equal compute, compute at equal loss."
+    description = "Compare groups of runs with the first: exponents, loss at equal compute, compute at equal loss."
     parser = inputs.add_command(commands, "compare", description, EXAMPLE)
     parser.add_argument("a", type=Path, metavar="A", help="a folder of run folders, or a table")
-    parser.add_argument("b", type=Path, metavar="B", help="another, which is told against A")
-    parser.add_argument("--names", type=_names, metavar="A,B", help="what to call them (default: as their paths)")
+    parser.add_argument("b", type=Path, nargs="+", metavar="B", help="another, which is told against A")
+    parser.add_argument("--names", type=_names, metavar="A,B,...", help="what to call them (default: as their paths)")
     inputs.add_reading(parser)
     parser.add_argument("--unit", choices=inputs.UNITS, default="pf-days", help="unit of the printed compute")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the comparison as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw both: a .png, .pdf or .svg file")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the comparison as JSON, a list of several"
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw them: a .png, .pdf or .svg file")
     parser.add_argument("--dark", action="store_true", help="of --plot: light lines on a dark ground")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the comparison, and writes and draws it where asked."""
+    """Prints the comparisons, and writes and draws them where asked."""
     from pagnol_jax.scaling.compare import compare
     from pagnol_jax.scaling.compare_report import as_json, as_text
 
-    a, b = _read(args)
-    comparison = compare(a, b, args.names or _called(args.a, args.b))
+    paths = [args.a, *args.b]
+    names = args.names or _called(paths)
+    if len(names) != len(paths):
+        raise UserError(f"--names has {len(names)} names for {len(paths)} groups")
+    first, *rest = _read(args, paths)
+    comparisons = [compare(first, runs, (names[0], name)) for name, runs in zip(names[1:], rest, strict=True)]
     unit = inputs.unit_of(args)
-    print(as_text(comparison, unit))
+    print("\n\n".join(as_text(comparison, unit) for comparison in comparisons))
     if args.json:
-        inputs.write_json(args.json, as_json(comparison, unit))
+        found = [as_json(comparison, unit) for comparison in comparisons]
+        inputs.write_json(args.json, found if len(found) > 1 else found[0])
     if args.plot:
         from pagnol_jax.scaling import plots
 
-        plots.plot_comparison(comparison, args.plot, unit, theme=plots.DARK if args.dark else plots.LIGHT)
+        theme = plots.DARK if args.dark else plots.LIGHT
+        plots.plot_comparison(comparisons[0], args.plot, unit, others=comparisons[1:], theme=theme)
 
 
-def _read(args: argparse.Namespace) -> tuple[list[RunRecord], list[RunRecord]]:
-    """Both groups, each without those of --exclude that it holds."""
-    excluded = [_excluded(args, path) for path in (args.a, args.b)]
-    unknown = sorted(set(args.exclude) - set(excluded[0]) - set(excluded[1]))
+def _read(args: argparse.Namespace, paths: list[Path]) -> list[list[RunRecord]]:
+    """The groups, each without those of --exclude that it holds."""
+    excluded = [_excluded(args, path) for path in paths]
+    unknown = sorted(set(args.exclude).difference(*excluded))
     if unknown:
-        raise UserError(f"--exclude {unknown[0]}: no such run in {args.a} or {args.b}")
-    a, b = (inputs.read(args, [path], names) for path, names in zip((args.a, args.b), excluded, strict=True))
-    return a, b
+        raise UserError(f"--exclude {unknown[0]}: no such run in {' or '.join(map(str, paths))}")
+    return [inputs.read(args, [path], names) for path, names in zip(paths, excluded, strict=True)]
 
 
 def _excluded(args: argparse.Namespace, path: Path) -> list[str]:
@@ -70,14 +78,16 @@ def _excluded(args: argparse.Namespace, path: Path) -> list[str]:
     return [*folders, *(name for name in args.exclude if name in names)]
 
 
-def _called(a: Path, b: Path) -> tuple[str, str]:
-    """The last parts of the paths, told apart where they are one."""
-    first, second = a.resolve().stem, b.resolve().stem
-    return (first, second) if first != second else (f"{first} (A)", f"{second} (B)")
+def _called(paths: list[Path]) -> list[str]:
+    """The last parts of the paths, numbered by letters where two of them are one."""
+    stems = [path.resolve().stem for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [f"{stem} ({letter})" for stem, letter in zip(stems, string.ascii_uppercase, strict=False)]
 
 
-def _names(text: str) -> tuple[str, str]:
+def _names(text: str) -> list[str]:
     names = text.split(",")
-    if len(names) != 2 or not all(names) or names[0] == names[1]:
-        raise argparse.ArgumentTypeError(f"{text!r} is not two different names A,B")
-    return names[0], names[1]
+    if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not different names A,B,...")
+    return names

@@ -76,7 +76,7 @@ def chooser(args: argparse.Namespace) -> Chooser:
     return scaling.points_at(args.at, unit_of(args)) if args.at else choosers[args.points]
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any] | list[dict[str, Any]]) -> None:
     """Writes values, indented. Raises UserError where the file cannot be written."""
     with writing(path):
         path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
-"""Two groups of runs, French and English say, with the frontier of each and its band."""
+"""Groups of runs, French and English say, or training rules, with the frontier of each and its band."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def plot_comparison(
     output: Path,
     unit: ComputeUnit = PF_DAY,
     *,
+    others: Sequence[Comparison] = (),
     law: str | None = None,
     loss_unit: str | None = None,
     theme: Theme = LIGHT,
@@ -46,7 +48,9 @@ def plot_comparison(
     Raises UserError for another kind of file, one that cannot be written, and as `draw_comparison`.
     """
     with written(output, theme) as figure:
-        draw_comparison(figure.add_subplot(), comparison, unit, law=law, loss_unit=loss_unit, theme=theme)
+        draw_comparison(
+            figure.add_subplot(), comparison, unit, others=others, law=law, loss_unit=loss_unit, theme=theme
+        )
 
 
 def draw_comparison(
@@ -54,6 +58,7 @@ def draw_comparison(
     comparison: Comparison,
     unit: ComputeUnit = PF_DAY,
     *,
+    others: Sequence[Comparison] = (),
     law: str | None = None,
     loss_unit: str | None = None,
     theme: Theme = LIGHT,
@@ -64,7 +69,8 @@ def draw_comparison(
       axes: to draw on.
       comparison: of two groups.
       unit: of compute.
-      law: one that both groups have, by default the one that predicts held-out runs best.
+      others: of the same first group with further ones, whose second groups are drawn too.
+      law: one that the groups have, by default the one that predicts held-out runs best.
       loss_unit: one of `comparison.units`, the first by default.
       theme: of colours.
 
@@ -73,12 +79,14 @@ def draw_comparison(
     """
     loss_unit = loss_unit or comparison.units[0].unit
     found = _law(comparison, loss_unit, law)
-    factors = [group.factor(loss_unit) for group in comparison.groups]
-    points = [_points(group, unit, factor) for group, factor in zip(comparison.groups, factors, strict=True)]
+    further = [_law(other, loss_unit, found.law).frontiers[1] for other in others]
+    groups = [*comparison.groups, *(other.groups[1] for other in others)]
+    factors = [group.factor(loss_unit) for group in groups]
+    points = [_points(group, unit, factor) for group, factor in zip(groups, factors, strict=True)]
     _set_axes(axes, np.concatenate(points), unit, loss_unit)
     rows, colours = [("", "", "exponent", "95 %")], [theme.ink]
     for group, frontier, factor, spots, (colour, marker, glyph) in zip(
-        comparison.groups, found.frontiers, factors, points, series(2, theme), strict=True
+        groups, (*found.frontiers, *further), factors, points, series(len(groups), theme), strict=True
     ):
         for run in group.runs:
             x, y = run.curve.compute_flops / unit.flops, factor * run.curve.loss_nats_per_token
