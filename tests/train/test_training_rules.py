@@ -115,12 +115,12 @@ def test_a_run_goes_on_with_its_feedback_and_under_no_other_rule(tmp_path: Path)
         return jax.tree.leaves(load_run(folder)[1])
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    cosine = "optimizer.warmup_cosine.total_steps=9"
+    small = ["optimizer.warmup_cosine.total_steps=9", "config.GPTConfig.unroll=1", "config.GPTConfig.num_layers=2"]
     for folder, steps in ((whole, 4), (parts, 2), (parts, 4)):
-        gin_files.parse(["runs/demo.gin", "dfa/gpt/gaussian.gin"], [*SMALL, f"TOTAL_STEPS={steps}", cosine])
+        gin_files.parse(["runs/demo.gin", "dfa/gpt/gaussian.gin"], [*SMALL, f"TOTAL_STEPS={steps}", *small])
         assert gin_files.call(run.train, run_dir=str(folder)) is None
     for a, b in zip(weights(whole), weights(parts), strict=True):
         np.testing.assert_array_equal(a, b)
-    gin_files.parse(["runs/demo.gin"], [*SMALL, "TOTAL_STEPS=6"])
+    gin_files.parse(["runs/demo.gin"], [*SMALL, "TOTAL_STEPS=6", *small])
     with pytest.raises(UserError, match="holds a run with another rule"):
         gin_files.call(run.train, run_dir=str(parts))
