@@ -18,6 +18,13 @@ class Stopped(Exception):  # noqa: N818 (no error, as StopIteration is none)
         self.signal = signal
 
 
+def check_counts(**counts: int) -> None:
+    """Raises UserError for a setting that is no whole number above 0."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise UserError(f"{name} {count!r} is not a whole number above 0")
+
+
 @contextmanager
 def writing(path: PathLike[str]) -> Iterator[None]:
     """Around what writes a file for the user: UserError, in one line, where it cannot be written."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,13 @@ flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", os.environ.get
 # Tests compile many small programs: the compiler's cheap level is several times faster, and exact enough.
 cheap = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8 {cheap}".strip()
+# What one process has compiled, the others of a session need not: workers, and the commands that tests run. A cache of
+# a bounded size is a locked one, so that nobody reads what is half written.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="pagnol-compiled-")  # removed with the process
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**31)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 
 def pytest_collection_finish() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pagnol_jax.cli import gin_files
+from pagnol_jax.cli.arguments import count
 from pagnol_jax.errors import writing
 
 
@@ -32,20 +33,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         epilog="example: pagnol tpu plan --gin_file runs/pagnol_xl.gin --topology v5e:4x4 --output xl_v5e.gin",
     )
     plan.add_argument("--output", type=Path, metavar="FILE", help="gin file to write (default: printed)")
-    plan.add_argument("--compiles", type=_positive, default=2, metavar="N", help="layouts to compile (default: 2)")
+    plan.add_argument("--compiles", type=count, default=2, metavar="N", help="layouts to compile (default: 2)")
     plan.set_defaults(run=run_plan)
     for command in (compile_, plan):
         gin_files.add_arguments(command)
         command.add_argument("--topology", required=True, metavar="CHIP:SHAPE", help="such as v5e:4x4 or v5p:4x4x8")
-        command.add_argument("--num_slices", type=_positive, default=1, metavar="N", help="slices (default: 1)")
+        command.add_argument("--num_slices", type=count, default=1, metavar="N", help="slices (default: 1)")
         command.add_argument("--json", type=Path, metavar="FILE", help="writes the figures as JSON too")
-        command.add_argument("--vocab_size", type=_positive, metavar="N", help="instead of the mixture's tokenizer's")
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
+        command.add_argument("--vocab_size", type=count, metavar="N", help="instead of the mixture's tokenizer's")
 
 
 def _prepare(args: argparse.Namespace) -> tuple[Any, dict[str, Any], int]:

@@ -44,14 +44,15 @@ def read(path: str | Path, model: nerf.Nerf) -> dict[str, Any]:
 
 
 def write(path: str | Path, model: nerf.Nerf, params: dict[str, Any]) -> None:
-    """Writes a torch `.ckpt` that both codes load, or a `.safetensors`. Raises UserError where it cannot."""
+    """Writes a torch `.ckpt` that both codes load, or a `.safetensors`; the file appears only when it is whole.
+
+    Raises UserError where it cannot.
+    """
     path = Path(path)
     check(params, model, str(path))
     if path.suffix == ".safetensors":
-        if path.exists():
-            raise UserError(f"{path} exists already: remove it or name another file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(store.flatten(params), path)
+        with store.new_file(path) as unfinished:
+            save_file(store.flatten(params), unfinished)
     elif path.suffix == ".ckpt":
         tensors.write_torch(path, {_key(name): _to_theirs(params[name], model) for name in NETWORKS})
     else:

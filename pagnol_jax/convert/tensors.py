@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from pagnol_jax.errors import UserError
-from pagnol_jax.models.store import Flat, read_json, read_safetensors
+from pagnol_jax.models.store import Flat, new_file, read_json, read_safetensors
 
 
 def read_folder(folder: Path) -> Flat:
@@ -77,17 +77,8 @@ def write_torch(path: Path, tensors: Mapping[str, np.ndarray | Flat]) -> None:
     Raises UserError where it cannot.
     """
     torch = _torch(path)
-    if path.exists():
-        raise UserError(f"{path} exists already: remove it or name another file")
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(path) as unfinished:
         torch.save(_to_torch(tensors, torch), unfinished)
-        unfinished.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        raise UserError(f"{path}: cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _to_numpy(tensor, torch) -> np.ndarray:

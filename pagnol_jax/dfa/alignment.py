@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from pagnol_jax.dfa.cuts import Cuts, named
-from pagnol_jax.dfa.gradient import fresh, meetings, under
+from pagnol_jax.dfa.gradient import meetings, under
 from pagnol_jax.dfa.rules import Rule, backprop
 from pagnol_jax.dfa.select import Where
+from pagnol_jax.errors import UserError
 
 
 class Alignment(NamedTuple):
@@ -36,10 +37,13 @@ def alignment(fun: Callable[..., Any], rule: Rule, matrices: Any, at: Where | No
     at = rule.taps if at is None else at
 
     def aligned(*args: Any) -> dict[str, Alignment]:
-        batch = len(meetings(fun, rule)(*args)[0].taps[0].batch)
+        found = meetings(fun, rule)(*args)
+        if not found:
+            raise UserError(f"rule {rule.name!r} sends no feedback: there is nothing to align with backpropagation")
+        batch = len(found[0].taps[0].batch)
         ours, theirs = (signals(fun, r, matrices, at)(*args) for r in (rule, backprop()))
         ranks = _shapes(fun, at)(*args)[1]
-        return {path: _cosines(ours[path], theirs[path], ours[path].ndim - ranks[path], batch) for path in ours}
+        return {path: _cosines(a, theirs[path], a.ndim - ranks[_plain(path)], batch) for path, a in ours.items()}
 
     return aligned
 
@@ -63,8 +67,8 @@ def rms(fun: Callable[..., Any], at: Where) -> Callable[..., dict[str, jax.Array
 
     def sizes(*args: Any) -> dict[str, jax.Array]:
         outputs, ranks = _outputs(fun, at)(*args)
-        named = _named(outputs).items()
-        return {path: jnp.sqrt((_wide(x) ** 2).mean(tuple(range(x.ndim - ranks[path], x.ndim)))) for path, x in named}
+        inner = {path: tuple(range(-rank, 0)) for path, rank in ranks.items()}
+        return {path: jnp.sqrt((_wide(x) ** 2).mean(inner[_plain(path)])) for path, x in _named(outputs).items()}
 
     return sizes
 
@@ -74,7 +78,7 @@ def _outputs(fun: Callable[..., Any], at: Where) -> Callable[..., tuple[list[Any
 
     def outputs(*args: Any) -> tuple[list[Any], dict[str, int]]:
         with Cuts(backprop(), lambda name, error, taps: error, probe=at).made() as cuts:
-            fresh(fun)(*args)
+            fun(*args)
         return cuts.seen, {named(tuple(path.split("/"))): rank for path, rank in cuts.ranks.items()}
 
     return outputs
@@ -100,6 +104,11 @@ def _named(trees: list[Any]) -> dict[str, jax.Array]:
     """{path: array}, with #1, #2 for the networks after the first."""
     flat = [(i, flatten_dict(tree)) for i, tree in enumerate(trees)]
     return {named(path) + (f"#{i}" if i else ""): array for i, tree in flat for path, array in tree.items()}
+
+
+def _plain(path: str) -> str:
+    """Without the network's number."""
+    return path.split("#", maxsplit=1)[0]
 
 
 def _wide(x: jax.Array) -> jax.Array:

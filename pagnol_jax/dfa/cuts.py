@@ -24,6 +24,8 @@ from pagnol_jax.errors import UserError
 # are added to it, whose gradients are signals.
 KEPT = "dfa"
 TAP, PROBE = "tap", "probe"
+# A part of what JAX knows its traces by: one with cuts serves no call with others, or with none.
+CUT = jax.make_user_context(None)
 
 
 class Meeting(NamedTuple):
@@ -60,7 +62,7 @@ class Cuts:
     def made(self, whole: bool = True) -> Iterator["Cuts"]:
         """Around the run. Raises UserError for patterns that matched nothing and for taps that met no error, unless
         less than the `whole` network runs."""
-        with nn.intercept_methods(self._intercept):
+        with CUT(object()), nn.intercept_methods(self._intercept):
             yield self
         if not whole:
             return
@@ -82,8 +84,8 @@ class Cuts:
         outermost = self.depth == 0 and context.method_name != "setup"
         point = outermost or context.method_name == "__call__"
         tapped = point and self._marked("taps", self.rule.taps, module)
-        if tapped and self.rule.freeze:
-            _freeze(module)
+        if self.rule.freeze and self._marked("taps", self.rule.taps, module):
+            _freeze(module)  # before `setup` reads parameters, and before any method does
         self.depth += 1
         try:
             out = call(*args, **kwargs)
@@ -123,7 +125,9 @@ class Cuts:
 
     def _tapped(self, module: nn.Module, out: Any) -> Any:
         value, put = _only_array(module, out)
-        heard = jax.nn.standardize(value) if self._marked("normalise", self.rule.normalise, module) else value
+        heard = value
+        if self._marked("normalise", self.rule.normalise, module):
+            heard = _standardized(value)
         self._keep(module, TAP, heard)
         return put(jax.lax.stop_gradient(value))
 
@@ -174,6 +178,10 @@ class Cuts:
                 f"tap {name} has shape {list(shape[stack:])}, the error {list(error.shape)}: "
                 f"the first {len(batch)} dimensions are to be the same"
             )
+        if not batch and len(tap.features) > 1 and tap.features[:1] == error.shape:
+            raise UserError(
+                f"the error has shape {list(error.shape)}, a number per sample of tap {name}: give it a last dimension"
+            )
         return tap
 
 
@@ -192,6 +200,11 @@ def _only_array(module: nn.Module, out: Any) -> tuple[jax.Array, Callable[[jax.A
         raise UserError(f"module {path(module)!r} returns {len(places)} floating-point arrays: a tap or error is one")
     place = places[0]
     return leaves[place], lambda new: treedef.unflatten([*leaves[:place], new, *leaves[place + 1 :]])
+
+
+@jax.checkpoint  # nobody reads its value, and its derivative needs the input alone
+def _standardized(x: jax.Array) -> jax.Array:
+    return jax.nn.standardize(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def _open(module: nn.Module) -> None:

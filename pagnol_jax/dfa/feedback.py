@@ -79,7 +79,7 @@ def orthogonal() -> Feedback:
 
 
 def redrawn(rule: Feedback) -> Feedback:
-    """`rule` with matrices that are drawn anew from a key at every step, the same ones each time, and never stored."""
+    """`rule` with matrices that are drawn from a key at every step, the same ones each time, and never stored."""
 
     def init(key: jax.Array, error_width: int, taps: Sequence[Tap]) -> Any:
         return {"key": key if key.dtype == jnp.uint32 else jax.random.key_data(key)}

@@ -1,7 +1,5 @@
 """`value_and_grad` under a training rule, with the signature of `jax.value_and_grad`."""
 
-import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +37,7 @@ def meetings(fun: Callable[..., Any], rule: Rule) -> Callable[..., list[Meeting]
 
     def found(*args: Any) -> list[Meeting]:
         with Cuts(rule, lambda name, error, taps: error).made() as cuts:
-            jax.eval_shape(fresh(fun), *args)
+            jax.eval_shape(fun, *args)
         return cuts.meetings
 
     return found
@@ -93,15 +91,9 @@ def under(
 
     def cut(*args: Any) -> Any:
         with Cuts(rule, meet, probe, probes).made():
-            return fresh(fun)(*args)
+            return fun(*args)
 
     return cut
-
-
-def fresh(fun: Callable[..., Any]) -> Callable[..., Any]:
-    """`fun` for JAX to trace anew: a trace that it remembers has the cuts of another time, or none."""
-    plain = inspect.unwrap(fun)  # without its jit
-    return functools.partial(plain)
 
 
 def _meet(feedback: Any, taps: list[Tap], matrices: Any, error: jax.Array, outputs: list[jax.Array]) -> jax.Array:

@@ -62,7 +62,8 @@ def dfa(
 
     To the taps that `normalise` names the feedback comes down through a layer norm without parameters, as the true
     gradient of a residual stream does that is read through norms. Without one, the share of the feedback that points
-    along the stream makes it longer at every step, and the norms above make that count for nothing.
+    along the stream makes it longer at every step, and the norms above make that count for nothing. An activation
+    between two taps grows likewise, for nothing above it answers.
     Raises UserError where `feedback` is no feedback rule.
     """
     feedback = feedbacks.uniform() if feedback is None else feedback

@@ -136,3 +136,19 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         raise UserError(f"{folder}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path`; what is written there takes its name once the block has ended well, or vanishes."""
+    if path.exists():
+        raise UserError(f"{path} exists already: remove it or name another file")
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        unfinished.replace(path)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise UserError(f"{path}: cannot be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ Exponents have no unit. Intervals are 95 %, of bootstraps over runs that are ind
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -135,9 +136,19 @@ def compare(
     Raises:
       UserError: groups that count compute by conventions that do not convert, or a group that has no frontier.
     """
-    first, second = _one_convention((a, b), names)
-    groups = make_group(names[0], first), make_group(names[1], second)
-    frontiers = fit_group(groups[0], draws, seed), fit_group(groups[1], draws, seed + 1)
+    return compare_all((a, b), names, draws=draws, seed=seed)[0]
+
+
+def compare_all(
+    groups: Sequence[Sequence[RunRecord]], names: Sequence[str], *, draws: int = 1000, seed: int = 0
+) -> list[Comparison]:
+    """As `compare`, every further group with the first, which is fitted once."""
+    made = [make_group(name, runs) for name, runs in zip(names, _one_convention(groups, names), strict=True)]
+    fitted = [fit_group(group, draws, seed + bool(place)) for place, group in enumerate(made)]
+    return [_compared((made[0], group), (fitted[0], found)) for group, found in zip(made[1:], fitted[1:], strict=True)]
+
+
+def _compared(groups: tuple[Group, Group], frontiers: tuple[tuple[Frontier, ...], tuple[Frontier, ...]]) -> Comparison:
     by_law = {frontier.law: frontier for frontier in frontiers[1]}
     shared = [(frontier, by_law[frontier.law]) for frontier in frontiers[0] if frontier.law in by_law]
     known = all(run.bytes_per_token for group in groups for run in group.runs)
@@ -145,20 +156,19 @@ def compare(
     return Comparison(groups, frontiers, (undetermined(groups[0].points), undetermined(groups[1].points)), units)
 
 
-def _one_convention(
-    groups: tuple[Sequence[RunRecord], Sequence[RunRecord]], names: tuple[str, str]
-) -> tuple[Sequence[RunRecord], Sequence[RunRecord]]:
-    """Both groups with compute counted by one convention, one that a group states, converted exactly."""
+def _one_convention(groups: Sequence[Sequence[RunRecord]], names: Sequence[str]) -> Sequence[Sequence[RunRecord]]:
+    """All groups with compute counted by one convention, one that a group states, converted exactly."""
     stated = [{run.convention for run in group} for group in groups]
-    if stated[0] == stated[1]:
+    if all(one == stated[0] for one in stated):
         return groups
-    counted = counted_alike([*groups[0], *groups[1]])
+    counted = counted_alike([run for group in groups for run in group])
     if len({run.convention for run in counted}) == 1:
-        return counted[: len(groups[0])], counted[len(groups[0]) :]
+        rest = iter(counted)
+        return [list(itertools.islice(rest, len(group))) for group in groups]
     said = ["; ".join(sorted(one.name if one else NOT_STATED for one in group)) for group in stated]
     raise UserError(
-        f"{names[0]} and {names[1]} count compute by conventions that do not convert ({said[0]} | {said[1]}): "
-        "state the convention, parameters and tokens of both"
+        f"{' and '.join(names)} count compute by conventions that do not convert ({' | '.join(said)}): "
+        f"state the convention, parameters and tokens of {'both' if len(groups) == 2 else 'all'}"
     )
 
 

@@ -76,13 +76,15 @@ def _newest(folder: RunFolder, read: Callable[[Path], T]) -> T:
 
 
 def _state(checkpoint: Path) -> dict[str, Any]:
-    """The arrays of a checkpoint under the keys that orbax spells out: tuples have become dictionaries."""
+    """The arrays of a checkpoint under the keys that orbax spells out: tuples have become dictionaries. Without
+    the feedback."""
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         tree = reader.metadata(checkpoint / "state").item_metadata.tree
         kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         state = reader.restore(checkpoint / "state", args=ocp.args.PyTreeRestore(restore_args=kinds))
     expected = {_words(path): value for path, value in _note(checkpoint)["checksums"].items()}
     compare(expected, {_words(path): value for path, value in checksums(state).items()})
+    state.pop("feedback", None)  # its keys are paths of modules, of which one may begin another; nobody asks for it
     arrays = {_words(jax.tree_util.keystr(path)): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
     return unflatten_dict(arrays, sep=".")
 

@@ -91,7 +91,8 @@ def adamw_on_plateau(
     steps has not gone down for more than `patience` windows (Launay et al. 2020, section 4.4, per epoch there)."""
     schedule = warmup_plateau(peak, warmup_steps)
     steps = adamw(schedule, b1, b2, eps, weight_decay, clip_norm).transform
-    shrink = optax.contrib.reduce_on_plateau(factor, patience, accumulation_size=window)
+    # PyTorch's scheduler, which the paper used, shrinks after more than `patience` windows, optax at as many.
+    shrink = optax.contrib.reduce_on_plateau(factor, patience + 1, accumulation_size=window)
     return Optimizer(optax.chain(steps, shrink), schedule.function, schedule.name, lambda state: state[1].scale)
 
 

@@ -120,8 +120,9 @@ class Pipeline:
         count, last = len(parts.batch.inputs), self.stages - 1
         project = functools.partial(self.rule.feedback.project, matrices[self.rule.error])  # type: ignore[union-attr]
         below = {name: params[name] for name in EMBEDDING if name in params}
-        (x, taps), pull_embedding = jax.vjp(lambda p: self._embedded(p, parts, self.rule), below)
+        (x, embedding_taps), pull_embedding = jax.vjp(lambda p: self._embedded(p, parts, self.rule), below)
         stages, top = self._staged(params["blocks"]), {name: params[name] for name in TOP if name in params}
+        at_embedding = jax.tree.map(lambda leaf: leaf[0], embedding_taps)  # of one microbatch
         run = _Kept(stages, lambda blocks, x, part: self._stage(blocks, x, part, self.rule))
 
         def forward(y: jax.Array, kept: Any, t: jax.Array) -> tuple[jax.Array, Any, Taps]:
@@ -138,18 +139,18 @@ class Pipeline:
             # Stage s saw the microbatch that leaves the last one at tick t - (S - 1) + s.
             slots = (t + 1 + jnp.arange(self.stages)) % self.stages
             then = jax.tree.map(lambda all_: jax.vmap(lambda one, i: one[i], (1, 0))(all_, slots), kept)
-            grad, back = run.pull(then, (jnp.zeros_like(y), self._signals(project, e, taps)))
+            signals, below_signals = self._signals(project, e, taps, at_embedding)
+            grad, back = run.pull(then, (jnp.zeros_like(y), signals))
             sums = jax.tree.map(jnp.add, (loss, grads, top_grads), (now, grad, top_grad))
-            return ((y, kept), sums), (e, back[0])
+            return ((y, kept), sums), (back[0], below_signals)
 
         empty = self._empty(x), run.empty(self._entering(x, self._empty(x), 0), self._present(parts, 0), self.stages)
         (filled, _) = jax.lax.scan(fill, empty, jnp.arange(last))
         zeros = jax.tree.map(jnp.zeros_like, (Loss(*[jnp.zeros(())] * 3), stages, top))
         ticks = jnp.arange(last, last + count)
-        ((_, (loss, grads, top_grads)), (errors, back)) = jax.lax.scan(steady, (filled, zeros), ticks)
+        ((_, (loss, grads, top_grads)), (back, below_signals)) = jax.lax.scan(steady, (filled, zeros), ticks)
 
-        into = back.astype(x.dtype)
-        down = (jnp.zeros_like(x), self._signals(project, errors, taps)) if taps.outputs else (into, taps)
+        down = back.astype(x.dtype), below_signals
         sums = {"blocks": jax.tree.map(lambda g, p: g.reshape(p.shape), grads, params["blocks"])}
         for part in (top_grads, pull_embedding(down)[0]):
             sums |= {name: jax.tree.map(jnp.add, sums[name], g) if name in sums else g for name, g in part.items()}
@@ -208,16 +209,21 @@ class Pipeline:
         args = part.batch.targets, part.batch.weights, self.z_loss, self.model.vocab_size
         return cross_entropy(features + shift, head, *args)
 
-    def _signals(self, project: Callable[..., list[jax.Array]], e: jax.Array, taps: Taps) -> Taps:
-        """Feedback of e [(M,) b, T, d] in the shapes of the taps' outputs [S or M, (L/S,) b, T, ...]."""
-        points = [tap._replace(stack=(self.model.num_layers,)) if tap.stack else tap for tap in taps.points]
-        signals = []
-        for signal, tap, output in zip(project(e, points), points, taps.outputs, strict=True):
+    def _signals(self, project: Callable[..., list[jax.Array]], e: jax.Array, *groups: Taps) -> list[Taps]:
+        """Feedback of e [b, T, d] in the shapes of the taps' outputs [(S, L/S,) b, T, ...], for groups of taps."""
+        whole = {tap: tap._replace(stack=(self.model.num_layers,) * len(tap.stack)) for g in groups for tap in g.points}
+        # All taps at once and by name, as where the matrices were made: they may depend on each other.
+        points = sorted(whole, key=lambda tap: tap.path.split("/")[0])
+        projected = dict(zip(points, project(e, [whole[tap] for tap in points]), strict=True))
+
+        def shaped(tap: Tap, output: jax.Array) -> jax.Array:
+            signal = projected[tap]
             stacked = signal.ndim > e.ndim  # a signal of its own for every layer [L, b, T, width]
             lead = output.shape[: len(tap.stack) + 1] if stacked else ()
-            shaped = signal.reshape(*lead, *signal.shape[int(stacked) : -1], *tap.features)
-            signals.append(jnp.broadcast_to(shaped, output.shape).astype(output.dtype))
-        return Taps(signals, taps.points)
+            signal = signal.reshape(*lead, *signal.shape[int(stacked) : -1], *tap.features)
+            return jnp.broadcast_to(signal, output.shape).astype(output.dtype)
+
+        return [Taps([*map(shaped, taps.points, taps.outputs)], taps.points) for taps in groups]
 
     def _staged(self, blocks: Any) -> Any:
         """Layers [L, ...] -> [S, L/S, ...]."""
@@ -233,8 +239,12 @@ class Pipeline:
 
     def _present(self, parts: Parts, t: Any) -> Parts:
         """The microbatches that the stages work on at tick t; where there is none, another one for nothing."""
-        index = t - jnp.arange(self.stages)
-        return parts.at(jnp.clip(index, 0, len(parts.batch.inputs) - 1))
+        stages = jnp.arange(self.stages)
+        now = parts.at(jnp.clip(t - stages, 0, len(parts.batch.inputs) - 1))
+        if now.keys is None:
+            return now
+        keys = jax.vmap(jax.random.fold_in)(jax.random.wrap_key_data(now.keys), stages)  # each stage its own dropout
+        return now._replace(keys=jax.random.key_data(keys))
 
 
 class _Kept:

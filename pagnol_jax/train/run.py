@@ -11,7 +11,7 @@ from pagnol_jax.data.batches import MixtureBatches
 from pagnol_jax.data.mixture import Mixture
 from pagnol_jax.data.prepare import open_batches
 from pagnol_jax.dfa.rules import Rule
-from pagnol_jax.errors import UserError
+from pagnol_jax.errors import UserError, check_counts
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.sharding import rules
 from pagnol_jax.sharding.mesh import make_mesh
@@ -53,8 +53,8 @@ def train(
     batch_size, length: sequences per step over all devices, tokens per sequence.
     Raises UserError for a mesh that does not divide the sizes, a folder of another run, or a loss that is not finite.
     """
-    _check_counts(total_steps=total_steps)
-    _check_counts(evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every)
+    check_counts(total_steps=total_steps)
+    check_counts(evaluate_every=evaluate_every, checkpoint_every=checkpoint_every, keep=keep, log_every=log_every)
     # The first host builds the cache if need be; the others open it, or build their own where they do not share it.
     data = hosts.first_before_others(lambda: open_batches(mixture, batch_size=batch_size, length=length, seed=seed))
     config, devices, steps = build(
@@ -119,7 +119,7 @@ def build(
 
     Raises UserError for a mesh that does not divide the sizes.
     """
-    _check_counts(batch_size=batch_size, length=length, microbatches=microbatches)
+    check_counts(batch_size=batch_size, length=length, microbatches=microbatches)
     placed = mesh(devices=devices)
     config = model(vocab_size=vocab_size)
     _check_sizes(config, placed, batch_size, length, microbatches)
@@ -132,12 +132,6 @@ def build(
     }
     steps = make_steps(config, optimizer, placed, **options)
     return Built(config, placed, steps)
-
-
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
-            raise UserError(f"{name} {count!r} is not a whole number above 0")
 
 
 def _check_sizes(config: GPTConfig, mesh: Mesh, batch_size: int, length: int, microbatches: int) -> None:

@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec as P
 from pagnol_jax import dfa
 from pagnol_jax.data.batches import Batch
 from pagnol_jax.dfa.rules import Rule, backprop
+from pagnol_jax.errors import UserError
 from pagnol_jax.models import gpt
 from pagnol_jax.models.config import GPTConfig
 from pagnol_jax.models.masks import Mask
@@ -97,11 +98,12 @@ def make_steps(
     """Init, train, evaluate and watch steps with parameters, optimiser state and batches sharded by the table.
 
     `microbatches` splits a batch into that many gradient accumulations, or parts that follow one another through the
-    stages of a pipeline. `rule` says what learns from what, `batch_loss` how the loss is made.
+    stages of a pipeline; `watch` looks at the first of them. `rule` says what learns from what, `batch_loss` how the
+    loss is made. Raises UserError for a rule or a loss that a pipeline cannot follow.
     """
     stages = rules.count("stages", mesh)
     if stages > 1:
-        pipeline.check(rule)
+        _check_stages(rule, batch_loss)
     transform = optax.with_extra_args_support(optimizer.transform)
 
     def mean_loss(params: Any, batch: Batch, key: jax.Array | None, tokens: Any) -> tuple[jax.Array, Loss]:
@@ -146,7 +148,8 @@ def make_steps(
         def loss(params: Any, batch: Batch) -> jax.Array:
             return mean_loss(params, batch, None, batch.weights.sum())[0]
 
-        return watched(loss, rule, state.feedback, state.params, batch)
+        first = jax.tree.map(lambda x: x[::microbatches], batch)  # as `strided`: what a step has no room for
+        return watched(loss, rule, state.feedback, state.params, first)
 
     boxed = jax.eval_shape(init, jax.random.key(0))
     sharding = rules.shardings(boxed, mesh)
@@ -161,6 +164,13 @@ def make_steps(
         abstract_state=jax.tree.map(_abstract, nn.unbox(boxed), sharding),
         batch_sharding=batches,
     )
+
+
+def _check_stages(rule: Rule, loss: BatchLoss) -> None:
+    """Raises UserError for what a pipeline cannot do."""
+    pipeline.check(rule)
+    if loss is not batch_loss:
+        raise UserError("a pipeline makes the loss by itself: on a mesh with stages leave batch_loss out")
 
 
 def watched(loss: Callable, rule: Rule, matrices: Any, params: Any, batch: Batch) -> dict[str, jax.Array]:

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from pagnol_jax.errors import Stopped, UserError
+from pagnol_jax.errors import Stopped, UserError, check_counts
 from pagnol_jax.train.checkpoint import Checkpoints, Stepped, all_finite
 from pagnol_jax.train.interrupt import Interrupt
 from pagnol_jax.train.record import Log, RunFolder, versions
@@ -55,7 +55,7 @@ def fit(
         A pure function of both, jitted by the caller, so that a run that was stopped ends with the same bits.
     evaluate: state -> (state, scalars), after every `evaluate_every` steps and the last; it may keep in the state what
         a stop must not lose (the best parameters so far).
-    finished: state -> whether to end before `total_steps`, asked after evaluations (early stopping).
+    finished: state -> whether to end before `total_steps`, asked at the start and after evaluations (early stopping).
     record: all that makes the run what it is, as JSON; a folder that holds another is refused. gin's text is
         `config_text()`, called once all is built.
 
@@ -63,8 +63,7 @@ def fit(
     Stopped when a SIGTERM or SIGINT came and the checkpoint is saved.
     """
     every = {"evaluate_every": evaluate_every, "checkpoint_every": checkpoint_every, "log_every": log_every}
-    if wrong := [f"{name} {count}" for name, count in every.items() if count < 1]:
-        raise UserError(f"{wrong[0]} is not a whole number above 0")
+    check_counts(total_steps=total_steps, **every)
     place = RunFolder(folder, identity=tuple(record))
     described = record | {"total_steps": total_steps, "device": jax.devices()[0].device_kind, "versions": versions()}
     with place.shared(described, None, config_text()), contextlib.ExitStack() as opened:
@@ -117,13 +116,13 @@ class Study:
         total_steps: int,
         finished: Callable[[S], bool],
     ) -> S:
-        step = int(state.step)
+        step, ended = int(state.step), finished(state)
         self.since = step, time.perf_counter()
         with (
             Interrupt() as interrupt,
             tqdm(total=total_steps, initial=step, desc=self.path.name, unit="step", dynamic_ncols=True) as bar,
         ):
-            while step < total_steps and not finished(state):
+            while step < total_steps and not ended:
                 state, values = update(state, *([batch(step)] if batch else []))
                 step += 1
                 bar.update()
@@ -133,8 +132,8 @@ class Study:
                 last = step == total_steps
                 if last or step % self.evaluate_every == 0:
                     state = self.evaluated(state, step, bar)
-                    last = last or finished(state)
-                if last or stop or step % self.checkpoint_every == 0:
+                    ended = finished(state)
+                if last or ended or stop or step % self.checkpoint_every == 0:
                     self.save(state, step)
                 if stop:
                     self.checkpoints.wait()

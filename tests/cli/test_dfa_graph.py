@@ -41,7 +41,7 @@ def test_a_table_its_lines_and_its_figure(capsys: pytest.CaptureFixture[str]) ->
         (("--gin.FOLDER='none'",), "none/ind.toy.x: No such file or directory"),
         (("--gin.SEED=2",), "gin: unknown name SEED: nothing here uses it"),
         (("--gin.EPOCHS=0",), "epochs 0 is not a whole number above 0"),
-        (("--gin.SEEDS='two'",), "seeds two is not a whole number above 0"),
+        (("--gin.SEEDS='two'",), "seeds 'two' is not a whole number above 0"),
         (("--figure", "figure.jpg"), "figure.jpg: a figure is one of .png, .pdf, .svg"),
         (("--gin.graph.train.rule=@rules.shallow()",), "shallow"),
     ],

@@ -102,12 +102,12 @@ DATA = {file: ["data/matched_fr.gin"] for file in TABLES if "matched" in file or
 
 
 def rungs() -> list[Any]:
-    """Of every ladder, the first rung of each model; fast are those of the last model, which sweeps share."""
+    """Of every ladder, the first rung of each model; fast is one of two ladders."""
     pairs = []
     for file, table in TABLES.items():
         each = list({cells[0]: name for name, cells in reversed(table.items())}.values())
-        last = "" if "sweep" in file else each[0]
-        pairs += [pytest.param(file, name, marks=[] if name == last else pytest.mark.slow) for name in each]
+        fast = file in ("ladders/demo.gin", "dfa/gpt/study.gin") and each[0]
+        pairs += [pytest.param(file, name, marks=[] if name == fast else pytest.mark.slow) for name in each]
     return pairs
 
 

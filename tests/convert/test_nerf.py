@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from pagnol_jax.convert import nerf as format
 from pagnol_jax.errors import UserError
@@ -94,3 +95,17 @@ def test_what_is_wrong_is_told(tmp_path: Path, params: dict[str, Any], monkeypat
         format.read(whole, nerf.Nerf(depth=3, width=32, skips=(2,), octaves=(2, 1)))
     with pytest.raises(UserError, match=r"give a file of suffix \.ckpt or \.safetensors"):
         format.write(tmp_path / "x.npz", MODEL, params)
+
+
+@pytest.mark.parametrize("error", [SafetensorError("No space left on device"), OSError(28, "No space left on device")])
+def test_a_safetensors_is_whole_or_not_there(
+    tmp_path: Path, params: dict[str, Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def half(tensors: Any, path: Path) -> None:
+        Path(path).write_text("half")
+        raise error
+
+    monkeypatch.setattr(format, "save_file", half)
+    with pytest.raises(UserError, match=r"x\.safetensors: cannot be written: .*No space left on device"):
+        format.write(tmp_path / "x.safetensors", MODEL, params)
+    assert not list(tmp_path.iterdir())

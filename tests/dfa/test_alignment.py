@@ -6,16 +6,20 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from pagnol_jax import dfa
 from pagnol_jax.dfa import rules
+from pagnol_jax.errors import UserError
 
 
 class Net(nn.Module):
+    dtype: Any = None  # of the second layer
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.Dense(6, name="a")(x)
-        return nn.Dense(3, name="head")(nn.Dense(5, name="b")(jnp.tanh(x)))
+        return nn.Dense(3, name="head")(nn.Dense(5, dtype=self.dtype, name="b")(jnp.tanh(x)))
 
 
 X = jax.random.normal(jax.random.key(0), (8, 4))
@@ -89,3 +93,34 @@ def test_through_a_norm_nothing_lengthens_the_stream() -> None:
     np.testing.assert_allclose(signal.sum(1), 0, atol=1e-6)
     np.testing.assert_allclose((signal * output).sum(1), 0, atol=1e-4)  # standardize adds 1e-5 to a variance
     assert float(jnp.abs(signal).max()) > 1e-3
+
+
+def test_several_networks_are_told_apart() -> None:
+    def two(params: Any) -> jax.Array:
+        return loss(params) + loss(jax.tree.map(lambda leaf: 2 * leaf, params))
+
+    mine = nn.unbox(dfa.init(two, RULE, jax.random.key(2))(PARAMS))
+    found = dfa.alignment(two, RULE, mine)(PARAMS)
+    assert set(found) == {"a", "b", "a#1", "b#1"}
+    np.testing.assert_allclose(found["a"].mean, dfa.alignment(loss, RULE, mine)(PARAMS)["a"].mean, rtol=1e-5)
+    sizes = dfa.rms(two, ("a",))(PARAMS)
+    np.testing.assert_allclose(sizes["a#1"], 2 * sizes["a"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [rules.shallow(("a", "b")), rules.backprop()], ids=lambda rule: rule.name)
+def test_without_feedback_there_is_nothing_to_align(rule: rules.Rule) -> None:
+    with pytest.raises(UserError, match=f"rule '{rule.name}' sends no feedback"):
+        dfa.alignment(loss, rule, None, ("a",))(PARAMS)
+
+
+def test_a_norm_of_the_feedback_is_float32_s_in_bfloat16_too() -> None:
+    """Far from zero, bfloat16's E[x²] − E[x]² is noise."""
+    rule = rules.dfa(("b",), normalise=("b",))
+    mine, far = matrices(rule), PARAMS | {"b": PARAMS["b"] | {"bias": jnp.full(5, 10.0)}}
+
+    def half(params: Any) -> jax.Array:
+        return ((Net(jnp.bfloat16).apply({"params": params}, X) - 1) ** 2).mean()
+
+    exact, rough = (dfa.signals(fun, rule, mine, ("b",))(far)["b"] for fun in (loss, half))
+    assert rough.dtype == jnp.bfloat16
+    assert jnp.linalg.norm(rough.astype(jnp.float32) - exact) < 0.3 * jnp.linalg.norm(exact)

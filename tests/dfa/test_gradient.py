@@ -142,15 +142,18 @@ def torch_gpt(p: Any, tokens: torch.Tensor, micro: bool) -> tuple[torch.Tensor, 
     return features, features @ p["head"], taps
 
 
+@pytest.mark.parametrize("normalised", [False, True], ids=["plain", "normalised"])
 @pytest.mark.parametrize("taps", [MACRO, MICRO], ids=["macro", "micro"])
-def test_transformer_is_the_rule_in_torch(taps: tuple[str, ...]) -> None:
+def test_transformer_is_the_rule_in_torch(taps: tuple[str, ...], normalised: bool) -> None:
     loss, params, tokens = model()
-    rule = rules.dfa(taps, "final_norm")
+    rule = rules.dfa(taps, "final_norm", normalise=taps if normalised else ())
     ours = matrices(loss, rule, params, tokens)
     value, grads = jax.jit(dfa.value_and_grad(loss, rule, ours))(params, tokens)
 
     theirs, ids = to_torch(params), torch.tensor(np.asarray(tokens))
     features, logits, points = torch_gpt(theirs, ids.long(), micro=taps == MICRO)
+    if normalised:
+        points = [functional.layer_norm(h, h.shape[-1:]) for h in points]
     expected = functional.cross_entropy(logits.flatten(0, 1), ids.long().roll(1, 1).flatten())
     torch_rule(expected, features, points, torch.tensor(np.asarray(ours["final_norm"]["matrix"])))
     np.testing.assert_allclose(value, expected.item(), rtol=1e-5)
@@ -293,13 +296,34 @@ def test_statistics_of_the_network_are_the_caller_s_as_ever() -> None:
     close(grads["Dense_0"], true["Dense_0"], 1e-6)
 
 
-def test_a_jitted_loss_is_cut_too() -> None:
+@pytest.mark.parametrize("inner", [False, True], ids=["loss", "apply"])
+def test_what_is_jitted_is_cut_too_and_only_under_the_rule(inner: bool) -> None:
     loss, params, x, y = mlp()
-    rule = rules.dfa(("a", "b"))
-    mine = matrices(loss, rule, params, x, y)
-    jitted = jax.jit(loss)
-    jitted(params, x, y)  # traced without cuts once
+    apply = jax.jit(MLP().apply)
+
+    def around(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        return -jnp.take_along_axis(jax.nn.log_softmax(apply({"params": params}, x)), y[:, None], 1).mean()
+
+    jitted = around if inner else jax.jit(loss)
+    rule, true = rules.dfa(("a", "b")), jax.grad(loss)(params, x, y)
+    close(jax.grad(jitted)(params, x, y), true)  # traced without cuts
+    mine = matrices(jitted, rule, params, x, y)
     close(dfa.value_and_grad(jitted, rule, mine)(params, x, y), dfa.value_and_grad(loss, rule, mine)(params, x, y))
+    close(jax.grad(jitted)(params, x, y), true)
+
+
+def test_a_decorated_loss_stays_decorated() -> None:
+    loss, params, x, y = mlp()
+
+    @functools.wraps(loss)
+    def doubled(*args: Any) -> jax.Array:
+        return 2 * loss(*args)
+
+    rule = rules.dfa(("a", "b"))
+    value, grads = dfa.value_and_grad(doubled, rule, matrices(doubled, rule, params, x, y))(params, x, y)
+    plain, once = dfa.value_and_grad(loss, rule, matrices(loss, rule, params, x, y))(params, x, y)
+    np.testing.assert_allclose(value, 2 * plain)
+    close(grads, jax.tree.map(lambda leaf: 2 * leaf, once))
 
 
 def test_shallow_and_frozen_leave_out_what_they_should() -> None:
@@ -310,6 +334,13 @@ def test_shallow_and_frozen_leave_out_what_they_should() -> None:
     for grads, learning in ((shallow, {"head", "final_norm"}), (frozen, set(params) - {"blocks"})):
         for name, expected in true.items():
             close(grads[name], expected if name in learning else jax.tree.map(jnp.zeros_like, expected), 1e-5)
+
+
+def test_what_setup_has_read_is_frozen_too() -> None:
+    loss, params, tokens = model()
+    grads = dfa.value_and_grad(loss, rules.frozen(("token_embedding",)))(params, tokens)[1]
+    assert not np.any(grads["token_embedding"]["embedding"])
+    close(grads["blocks"], jax.grad(loss)(params, tokens)["blocks"])
 
 
 class Detached(nn.Module):
@@ -358,6 +389,21 @@ def test_a_parameter_without_a_gradient_is_told_unless_it_is_named() -> None:
     grads = dfa.value_and_grad(loss, rules.dfa(("a",), without_gradient=("lost/*",)), mine)(params)[1]
     assert not np.any(grads["lost"]["kernel"])
     assert np.any(grads["a"]["Dense_0"]["kernel"])
+
+
+class Scalar(nn.Module):
+    """A number per sample, without a last dimension."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.Dense(1)(Layer(5, name="a")(x))[:, 0]
+
+
+def test_an_error_without_a_last_dimension_is_told() -> None:
+    x = jnp.ones((4, 3))
+    params = Scalar().init(jax.random.key(0), x)["params"]
+    with pytest.raises(UserError, match=r"the error has shape \[4\], a number per sample of tap a: give it a last"):
+        matrices(lambda params: Scalar().apply({"params": params}, x).sum(), rules.dfa(("a",)), params)
 
 
 class Bodiless(nn.Module):

@@ -78,21 +78,22 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-DAMAGES = [truncate, *(pytest.param(each, marks=pytest.mark.slow) for each in (flip, Path.unlink))]
+# Of every so many files of a checkpoint: all of them, by every damage, take minutes.
+DAMAGES = [(truncate, 4), *(pytest.param(each, 1, marks=pytest.mark.slow) for each in (truncate, flip, Path.unlink))]
 
 
 def test_newest_comes_back(run_dir: Path) -> None:
     assert bits(restored(run_dir)) == bits(state(2))
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(("damage", "every"), DAMAGES, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_any_damaged_file_is_survived(
-    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture, damage: Callable[[Path], None]
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture, damage: Callable[[Path], None], every: int
 ) -> None:
     """Whichever file it is: the newest one exactly, or the one before exactly and a line on stderr."""
     files = sorted(path.relative_to(run_dir) for path in run_dir.glob("checkpoints/2/**/*") if path.is_file())
     noticed = 0
-    for number, file in enumerate(files):
+    for number, file in enumerate(files[::every]):
         copy = Path(shutil.copytree(run_dir, tmp_path / str(number)))
         damage(copy / file)
         found = bits(restored(copy))
@@ -100,7 +101,7 @@ def test_any_damaged_file_is_survived(
         assert found == bits(state(1 if told else 2)), file
         assert (copy / "damaged" / "2").is_dir() == bool(told)
         noticed += bool(told)
-    assert noticed >= 3, "arrays, their index, the note"
+    assert noticed >= (3 if every == 1 else 1), "arrays, their index, the note"
 
 
 def test_after_damage_the_step_is_saved_again(run_dir: Path) -> None:

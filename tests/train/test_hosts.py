@@ -62,7 +62,7 @@ def test_stopped_by_a_signal_to_one_and_resumed_bit_for_bit(tiny: Tiny, two: Pat
     assert_same_run(run_dir, two)
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_ends_the_other(tiny: Tiny, tmp_path: Path, victim: int) -> None:
     run_dir = tmp_path / "run"
     processes = start(tiny, run_dir, 2, LONG)

@@ -5,13 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pagnol_jax.errors import UserError
 from pagnol_jax.models import gpt, positions
 from pagnol_jax.models.config import GPTConfig
-from pagnol_jax.train.optimizer import Schedule, adamw, decayed, warmup_cosine, warmup_stable_decay
+from pagnol_jax.train.optimizer import (
+    Schedule,
+    adamw,
+    adamw_on_plateau,
+    decayed,
+    warmup_cosine,
+    warmup_stable_decay,
+)
 
 RATES = st.floats(1e-5, 1e-1)
 
@@ -71,6 +79,23 @@ def test_no_warmup() -> None:
 def test_too_short_a_run_is_refused(make) -> None:
     with pytest.raises(UserError, match="a run of 10 steps is too short for 10 steps of warm-up and decay"):
         make()
+
+
+@pytest.mark.parametrize("patience", [0, 1, 3])
+def test_plateaus_are_pytorch_s(patience: int) -> None:
+    window, factor = 2, 0.5
+    optimizer = adamw_on_plateau(1.0, 0, window, factor, patience)
+    theirs = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(theirs, factor=factor, patience=patience, eps=0)
+    params = {"kernel": jnp.zeros((2, 2))}
+    state, update = optimizer.transform.init(params), jax.jit(optimizer.transform.update)
+    losses = np.random.default_rng(0).uniform(1, 2, (40, window)) - 0.01 * np.arange(40)[:, None]
+    for pair in losses:
+        for loss in pair:
+            _, state = update(params, state, params, value=loss)
+        scheduler.step(pair.mean())
+        assert float(optimizer.scale(state)) == pytest.approx(scheduler.get_last_lr()[0])
+    assert scheduler.get_last_lr()[0] < 1
 
 
 def test_what_is_decayed() -> None:

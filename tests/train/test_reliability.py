@@ -81,7 +81,9 @@ def test_ten_kills(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     check_kills(tiny, tmp_path / "whole", tmp_path / "run", moments, *longer)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
+)
 def test_signals_checkpoint_and_exit(tiny: Tiny, whole: Path, tmp_path: Path, number: signal.Signals) -> None:
     run_dir = tmp_path / "run"
     process = tiny.start(*tiny.command(run_dir))
@@ -125,7 +127,7 @@ def fill(disk: Path) -> Path:
 
 
 # Every 10 steps a checkpoint finds the disk full, every 30 the metrics of 30 steps do before it.
-@pytest.mark.parametrize("every", [10, 30])
+@pytest.mark.parametrize("every", [10, pytest.param(30, marks=pytest.mark.slow)])
 def test_full_disk_loses_nothing(tiny: Tiny, whole: Path, small_disk: Path, every: int) -> None:
     run_dir = small_disk / "run"
     more = [f"--gin.run.train.checkpoint_every={every}"]

@@ -165,6 +165,13 @@ def test_early_stop(tmp_path: Path) -> None:
         assert int(state.step) == 8
 
 
+def test_whether_to_end_is_asked_at_the_start_and_after_evaluations(tmp_path: Path) -> None:
+    asked: list[int] = []
+    for total in (TOTAL, TOTAL + 1):
+        fit(tmp_path / "run", total=total, finished=lambda state: bool(asked.append(int(state.step))))
+    assert asked == [0, 4, 8, 12, 12, 13]
+
+
 def test_divergence_is_told_in_a_line(tmp_path: Path) -> None:
     def broken(step: int) -> np.ndarray:
         return batch(step) * (np.nan if step == 7 else 1)
@@ -177,3 +184,6 @@ def test_divergence_is_told_in_a_line(tmp_path: Path) -> None:
 def test_whole_numbers_only(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="log_every 0 is not a whole number above 0"):
         fit(tmp_path / "run", log_every=0)
+    for total in (0, 1.5):
+        with pytest.raises(UserError, match=f"total_steps {total} is not a whole number above 0"):
+            fit(tmp_path / "run", total=total)  # type: ignore[arg-type]

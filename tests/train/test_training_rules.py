@@ -29,10 +29,12 @@ RULES = {
 def one_step(name: str, sizes: tuple[int, ...], microbatches: int = 1):
     mesh = meshes.make_mesh(*sizes, devices=jax.devices()[: int(np.prod(sizes))])
     steps = make_steps(MODEL, remember(), mesh, rule=RULES[name], microbatches=microbatches)
+    # Of which the first microbatch is the batch.
+    rows = jax.tree.map(lambda x: np.stack([x, *[0 * x] * (microbatches - 1)], 1).reshape(-1, x.shape[1]), batch())
     with jax.set_mesh(mesh):
         state = steps.init(jax.random.key(0))
         placed = jax.tree.map(lambda x: x.sharding.spec, state.feedback)
-        watched = steps.watch(state, jax.device_put(batch(), steps.batch_sharding))
+        watched = steps.watch(state, jax.device_put(rows, steps.batch_sharding))
         state, metrics = steps.train(state, jax.device_put(batch(), steps.batch_sharding))
     return jax.device_get((metrics, state.optimizer[0].trace, watched)), placed
 

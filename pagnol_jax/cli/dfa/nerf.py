@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pagnol_jax.cli import gin_files
+from pagnol_jax.cli.arguments import count
 
 if TYPE_CHECKING:  # imported when a command runs, so that `pagnol --help` stays quick
     from pagnol_jax.train.zoo.nerf import Problem
@@ -48,7 +49,7 @@ def _add_evaluate(commands: Any) -> None:
     parser = _command(commands, "evaluate", what, example, evaluate)
     _add_weights(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="of results.json and the pictures")
-    parser.add_argument("--views", type=int, metavar="N", help="so many test views, spread over all (default: all)")
+    parser.add_argument("--views", type=count, metavar="N", help="so many test views, spread over all (default: all)")
 
 
 def _add_render(commands: Any) -> None:
@@ -66,7 +67,7 @@ def _add_video(commands: Any) -> None:
     parser = _command(commands, "video", what, example, video)
     _add_weights(parser)
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="moving .webp, .gif or .png")
-    parser.add_argument("--frames", type=_count, default=60, metavar="N", help="pictures in it (default: 60)")
+    parser.add_argument("--frames", type=count, default=60, metavar="N", help="pictures in it (default: 60)")
 
 
 def _add_convert(commands: Any) -> None:
@@ -91,15 +92,12 @@ def _add_weights(parser: argparse.ArgumentParser, stride: bool = True) -> None:
     )
     if stride:
         parser.add_argument(
-            "--stride", type=_count, default=1, metavar="N", help="every N-th pixel of every N-th row (default: 1, all)"
+            "--stride",
+            type=count,
+            default=1,
+            metavar="N",
+            help="every N-th pixel of every N-th row (default: 1, all)",
         )
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError(text)
-    return count
 
 
 def train(args: argparse.Namespace) -> int:

@@ -37,15 +37,14 @@ def add_parser(commands: inputs.Commands) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the comparisons, and writes and draws them where asked."""
-    from pagnol_jax.scaling.compare import compare
+    from pagnol_jax.scaling.compare import compare_all
     from pagnol_jax.scaling.compare_report import as_json, as_text
 
     paths = [args.a, *args.b]
     names = args.names or _called(paths)
     if len(names) != len(paths):
         raise UserError(f"--names has {len(names)} names for {len(paths)} groups")
-    first, *rest = _read(args, paths)
-    comparisons = [compare(first, runs, (names[0], name)) for name, runs in zip(names[1:], rest, strict=True)]
+    comparisons = compare_all(_read(args, paths), names)
     unit = inputs.unit_of(args)
     print("\n\n".join(as_text(comparison, unit) for comparison in comparisons))
     if args.json:

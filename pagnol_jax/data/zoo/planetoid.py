@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +36,8 @@ class Graph(NamedTuple):
 
     features: float32 [N, F], CSR. labels: int32 [N]. edges: int32 [2, E], source and target, both directions, neither
     loops nor duplicates, ordered by target. public: the split that the data set comes with.
-    An isolated test node (CiteSeer has 15) has no features, counts as class 0 and is in no split.
+    An isolated test node (CiteSeer has 15) has no features, counts as class 0 and is in no part of `public`; splits
+    of all nodes (`splits.five_folds`) have it like any other.
     """
 
     name: str
@@ -90,26 +93,59 @@ def _fits(where: str, features: dict[str, Any], onehot: dict[str, np.ndarray], t
 
 
 class _Csr:
-    """Stands in for scipy's csr_matrix while unpickling: holds the pickled attributes, and runs nothing."""
+    """Stands in for scipy's csr_matrix while unpickling: holds what was pickled, and runs nothing.
 
-    data: Any
-    indices: Any
-    indptr: Any
-    _shape: Any
+    Stand-ins have slots and a `__setstate__`, so that a pickle can give them no other attribute: numpy would take the
+    memory that an `__array_interface__` points to for an array.
+    """
+
+    __slots__ = ("_shape", "data", "indices", "indptr")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name in self.__slots__:
+            setattr(self, name, state[name])
 
 
-def _reconstruct(kind: type, shape: tuple[int, ...], dtype: object) -> np.ndarray:
-    """numpy.core.multiarray._reconstruct: an empty array, for the pickle to fill."""
-    return np.empty((0,), np.int8)
+class _Dtype:
+    """Stands in for numpy's dtype, whose own state can call raw bytes pointers: a plain kind of numbers or nothing."""
+
+    __slots__ = ("code", "order")
+
+    def __init__(self, code: str, align: object = None, copy: object = None) -> None:
+        if not re.fullmatch(r"[biuf]\d{1,2}", code):
+            raise UserError(f"holds an array of type {code!r}, not of plain numbers: not read")
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, self.order, *parts = state[:5]
+        if self.order not in ("<", ">", "=", "|") or parts != [None] * 3:
+            raise UserError("holds an array that is not of plain numbers: not read")
+
+
+class _Array:
+    """Stands in for numpy's ndarray and for _reconstruct, the call that makes an empty one; then come its contents."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, *shape_and_type: object) -> None:
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, content = state
+        kind = np.dtype(dtype.order + dtype.code)
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        if not isinstance(raw, bytes) or min(shape, default=0) < 0 or math.prod(shape) * kind.itemsize != len(raw):
+            raise UserError("holds an array of another size than its numbers have: not read")
+        self.array = np.frombuffer(raw, kind).reshape(shape, order="F" if fortran else "C")
 
 
 class _Unpickler(pickle.Unpickler):
     """Knows the six names that occur in Planetoid's files, and refuses all others."""
 
     KNOWN: dict[tuple[str, str], Any] = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Dtype,
         ("scipy.sparse.csr", "csr_matrix"): _Csr,
         ("collections", "defaultdict"): collections.defaultdict,
         ("__builtin__", "list"): list,
@@ -147,19 +183,20 @@ def _test_index(path: Path) -> np.ndarray:
 def _matrix(pickled: Any, where: str) -> scipy.sparse.csr_matrix:
     """float32 [n, F] of what stood for a csr_matrix."""
     try:
-        parts = (np.asarray(pickled.data, np.float32), np.asarray(pickled.indices), np.asarray(pickled.indptr))
-        matrix = scipy.sparse.csr_matrix(parts, shape=pickled._shape)
+        data, indices, indptr = (part.array for part in (pickled.data, pickled.indices, pickled.indptr))
+        matrix = scipy.sparse.csr_matrix((data.astype(np.float32), indices, indptr), shape=pickled._shape)
         matrix.check_format(full_check=True)
-    except (AttributeError, ValueError, TypeError) as error:
+    except (AttributeError, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{where}: no sparse matrix: {' '.join(str(error).split())}") from None
     return matrix
 
 
 def _table(pickled: Any, where: str) -> np.ndarray:
     """Numbers [n, C]."""
-    if not isinstance(pickled, np.ndarray) or pickled.ndim != 2 or pickled.dtype.kind not in "iuf":
+    table = pickled.array if isinstance(pickled, _Array) else None
+    if table is None or table.ndim != 2 or table.dtype.kind not in "iuf":
         raise UserError(f"{where}: not one row of class indicators a node")
-    return pickled
+    return table
 
 
 def _edges(lists: Any, nodes: int, where: str) -> np.ndarray:
@@ -168,7 +205,7 @@ def _edges(lists: Any, nodes: int, where: str) -> np.ndarray:
         raise UserError(f"{where}: not a dictionary of neighbours")
     try:
         pairs = np.array([(i, j) for i, others in lists.items() for j in others], np.int64).reshape(-1, 2)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: not a dictionary of neighbours") from None
     if len(pairs) and not 0 <= pairs.min() <= pairs.max() < nodes:
         raise UserError(f"{where}: names node {pairs.max():,} of {nodes:,}")

@@ -53,10 +53,13 @@ class Batches:
     """The rows of three parts, 80/10/10 at random. `self(step)` is a training batch, a pure function of the step.
 
     An epoch ends with its last whole batch (batch normalisation wants no small ones).
-    Raises UserError for parts that would be empty, or less than a batch to train on.
+    Raises UserError for parts that would be empty, or less than a batch to train on, and for a seed that is no whole
+    number from 0 to 2^63 - 1.
     """
 
     def __init__(self, rows: Rows, batch_size: int, seed: int, order: Order = reshuffled) -> None:
+        if not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise UserError(f"seed {seed!r} is not a whole number from 0 to 2^63 - 1")
         self.rows, self.batch_size, self.seed, self.order = rows, batch_size, seed, order
         total = len(rows.labels)
         train, validation = (int(total * SHARES[part]) for part in ("train", "validation"))

@@ -93,7 +93,7 @@ class GATConv(nn.Module):
         )
 
 
-class GroupedDense(nn.Module):
+class Grouped(nn.Module):
     """W [F, F], which maps within `groups` of neighbouring features, and b [F].
 
     W is one matrix with blocks on its diagonal: on two cores it multiplies four times as fast as small blocks do.
@@ -123,8 +123,10 @@ class DNAConv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, operator: Sparse, train: bool = False) -> jax.Array:
         nodes, layers, width = x.shape
+        if self.groups % self.heads:
+            raise ValueError(f"{self.groups} groups do not divide into {self.heads} heads")
         (ask, ask_bias), (key, key_bias), (value, value_bias) = (
-            GroupedDense(self.groups, name=name)(width) for name in ("query", "key", "value")
+            Grouped(self.groups, name=name)(width) for name in ("query", "key", "value")
         )
         by_head = (-1, self.heads, width // self.heads)
         # Projections stay within heads, so they need not see the L layers: q (x W_k + b_k) is (q W_k^T) x + q b_k, and

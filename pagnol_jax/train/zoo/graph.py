@@ -22,7 +22,7 @@ from tqdm import tqdm
 from pagnol_jax.data.zoo.planetoid import Graph
 from pagnol_jax.dfa.rules import Rule
 from pagnol_jax.dfa.select import Where
-from pagnol_jax.errors import Stopped, UserError
+from pagnol_jax.errors import Stopped, UserError, check_counts
 from pagnol_jax.models.zoo.graph import Architecture
 from pagnol_jax.train.interrupt import Interrupt
 from pagnol_jax.train.record import Lines, RunFolder, versions, write_atomically
@@ -55,12 +55,10 @@ def train(
     paper: {graph: {result: what the paper reports}}, for the record.
 
     Writes run.json, config.gin and results.jsonl: a line a seed, as soon as it is done. Seeds run side by side, one a
-    core, and depend on nothing but their number. Raises UserError for settings that make no sense and for a folder of
-    another experiment; Stopped after a signal.
+    core, and depend on nothing but their number. Raises UserError for settings that make no sense, for a folder of
+    another experiment and, once the other seeds have ended, for one that diverges; Stopped after a signal.
     """
-    for name, count in {"epochs": epochs, "seeds": seeds}.items():
-        if not isinstance(count, int) or count < 1:
-            raise UserError(f"{name} {count} is not a whole number above 0")
+    check_counts(epochs=epochs, seeds=seeds)
     at_once = math.gcd(epochs, AT_ONCE)
     optimizer = adam(learning_rate, decay)
     programs = build(architecture.network(graph.classes), task, rule, optimizer, measure, at_once)
@@ -131,11 +129,15 @@ def _run_seeds(
     epochs: int,
     run: Callable[[int, Callable[[int], bool]], dict[str, Any] | None],
 ) -> None:
-    """Runs `seeds`, one a core, and writes their lines as they come. Raises Stopped after a signal."""
+    """Runs `seeds`, one a core, and writes their lines as they come.
+
+    Raises the first error of a seed when all others have ended, and Stopped after a signal.
+    """
     lines = Lines(folder / "results.jsonl")
     bar = tqdm(total=len(seeds) * epochs, desc=folder.name, unit="epoch", smoothing=0.1)
     with contextlib.closing(lines), contextlib.closing(bar), Interrupt() as interrupt:
         done = dict.fromkeys(seeds, 0)
+        errors: list[BaseException] = []
 
         def goes_on(seed: int, epoch: int) -> bool:
             done[seed] = epoch
@@ -144,10 +146,14 @@ def _run_seeds(
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for future in as_completed([pool.submit(run, seed, partial(goes_on, seed)) for seed in seeds]):
-                if line := future.result():
+                if error := future.exception():
+                    errors.append(error)
+                elif line := future.result():
                     goes_on(line["seed"], epochs)
                     lines.write(json.dumps(line) + "\n")
                     lines.flush()
+    if errors:
+        raise errors[0]
     if interrupt.signal:
         raise Stopped(interrupt.signal, "finished seeds are kept")
 

@@ -17,7 +17,7 @@ import optax
 from pagnol_jax import dfa
 from pagnol_jax.data.zoo.views import Scene, Views
 from pagnol_jax.dfa.rules import Rule
-from pagnol_jax.errors import UserError
+from pagnol_jax.errors import UserError, check_counts
 from pagnol_jax.models.zoo import nerf, rendering
 from pagnol_jax.models.zoo.rendering import Rays, Sampling
 from pagnol_jax.train import study
@@ -142,8 +142,9 @@ def train(
     either side), so that a background of nothing does not silence the densities before they have found the scene
     (Mildenhall et al. 2020, code). evaluate_views: test views, spread over all, of which every
     `evaluate_stride`-th pixel of every such row is rendered.
-    Raises UserError, and Stopped, as `study.fit` does.
+    Raises UserError for numbers that make no sense; UserError, and Stopped, as `study.fit` does.
     """
+    check_counts(evaluate_views=evaluate_views, evaluate_stride=evaluate_stride)
     height, width = problem.scene.train.size
     if not 0 < rays <= (pixels := height * width // 4):
         raise UserError(f"{rays} rays a step are not from 1 to a quarter of a view's pixels, {pixels}")

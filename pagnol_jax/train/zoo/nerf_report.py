@@ -1,5 +1,6 @@
 """What a trained NeRF shows: held-out views scored and beside the truth, a fly-around, curves of its training."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,19 +106,27 @@ def _render(problem: Problem, params: Any, pose: np.ndarray, stride: int, progre
 
 
 def plot(folders: Sequence[Path], output: Path) -> None:
-    """Curves of runs: PSNR of the training rays, smoothed, and of held-out views. Raises UserError for no run."""
+    """Curves of runs: PSNR of the training rays, smoothed, and of held-out views.
+
+    Raises UserError for a folder that is no run of a NeRF or has no line of its training yet, and for a file that
+    cannot be written.
+    """
     from matplotlib.figure import Figure
+
+    from pagnol_jax.scaling.plots import style
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for folder, colour in zip(folders, ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=False):
-        training, held_out = metrics(folder), metrics(folder, "validation")
-        steps, values = (np.array([line[name] for line in training]) for name in ("step", "psnr"))
+    looks = itertools.product(style.MARKERS, style.LIGHT.series)  # where colours come again, points look otherwise
+    for folder, (marker, colour) in zip(folders, itertools.cycle(looks), strict=False):
+        steps, values = _curve(folder, None, "psnr")
+        if not len(values):
+            raise UserError(f"{folder}: no line of its training yet")
         width = min(SMOOTHED, len(values))
         smooth = np.convolve(values, np.full(width, 1 / width), mode="valid")
         axes.plot(steps[width - 1 :], smooth, color=colour, alpha=0.5, lw=1, label=f"{folder.name}, training rays")
-        points = [line["step"] for line in held_out], [line["validation_psnr"] for line in held_out]
-        axes.plot(*points, "o-", color=colour, ms=4, label=f"{folder.name}, held-out views")
+        points = _curve(folder, "validation", "validation_psnr")
+        axes.plot(*points, f"{marker}-", color=colour, ms=4, label=f"{folder.name}, held-out views")
     axes.set(xlabel="step", ylabel="PSNR (dB)")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
@@ -126,3 +135,11 @@ def plot(folders: Sequence[Path], output: Path) -> None:
         figure.savefig(output, dpi=150)
     except (OSError, ValueError) as error:  # ValueError: a suffix that matplotlib does not know
         raise UserError(f"{output}: cannot be written: {error}") from None
+
+
+def _curve(folder: Path, split: str | None, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values of a measure in the lines of a split, [n] each. Raises UserError for another study's run."""
+    lines = metrics(folder, split)
+    if not all(measure in line for line in lines):
+        raise UserError(f"{folder} is no run of a NeRF: its metrics.jsonl has no {measure}")
+    return np.array([line["step"] for line in lines]), np.array([line[measure] for line in lines])

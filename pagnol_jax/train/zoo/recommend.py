@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +22,7 @@ from pagnol_jax import dfa
 from pagnol_jax.data.zoo.ranking import auc, log_loss
 from pagnol_jax.data.zoo.rows import Batch, Batches, Order, Rows, reshuffled
 from pagnol_jax.dfa.rules import Rule
-from pagnol_jax.errors import UserError
+from pagnol_jax.errors import UserError, check_counts
 from pagnol_jax.train import study
 from pagnol_jax.train.record import write_atomically
 
@@ -128,8 +131,8 @@ def evaluated(net: Network, state: State, batches: Batches) -> tuple[State, dict
     """After an epoch: its validation AUC and log loss, and the state that remembers the best epoch."""
     logits, labels = scores(net, state, batches, "validation")
     found = {"auc": auc(logits, labels), "log_loss": log_loss(logits, labels)}
-    # An equal AUC counts as better, as in the study.
-    if found["auc"] >= float(state.best.auc):
+    # An equal AUC counts as better, as in the study; the best is kept in float32.
+    if np.float32(found["auc"]) >= np.float32(state.best.auc):
         epoch = state.step // batches.steps_per_epoch
         best = Best(state.params, state.statistics, jnp.float32(found["auc"]), epoch.astype(jnp.int32))
         return replace(state, best=best, worse=jnp.zeros((), jnp.int32)), found
@@ -169,13 +172,13 @@ def train(
     model: called with `sizes` gives the module. clip_norm: as `adam` takes it. patience: epochs in a row with a
     validation AUC below the best after which training ends; the best epoch is tested. seed: of the split, the order,
     the parameters and dropout.
-    Raises UserError for sizes that do not fit and for a folder of another run; Stopped as `study.fit` does.
+    Raises UserError for sizes that do not fit, for rows of one class to validate or test on, for predictions that are
+    not finite and for a folder of another run; Stopped as `study.fit` does.
     """
     counts = {"batch_size": batch_size, "epochs": epochs, "patience": patience}
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{name} {value!r} is not a whole number above 0")
+    check_counts(**counts)
     batches = Batches(data, batch_size, seed, order)
+    check_classes(batches)
     module = model(sizes=data.sizes)
     net = network(module, rule, adam(learning_rate, clip_norm), seed)
     record: dict[str, Any] = {"model": described(module), "rule": rule.to_json()}
@@ -211,12 +214,38 @@ def train(
     return results
 
 
+def check_classes(batches: Batches) -> None:
+    """Raises UserError where the rows to validate or to test on are all of one class: they have no AUC."""
+    for part in ("validation", "test"):
+        found: set[float] = set()
+        for batch in batches.whole(part, batches.batch_size):  # the first has both, as a rule
+            found.update(batch.labels.tolist())
+            if len(found) > 1:
+                break
+        else:
+            raise UserError(f"the {batches.count(part):,} {part} rows are all of one class: AUC needs both")
+
+
 def described(module: nn.Module) -> dict[str, Any]:
-    """The architecture and its numbers."""
+    """The architecture, its numbers and its initialisers."""
     names = [field.name for field in fields(module) if field.name not in ("parent", "name")]
     values = {name: getattr(module, name) for name in names}
-    told = {name: list(v) if isinstance(v, Sequence) else v for name, v in values.items() if not callable(v)}
+    told = {n: called(v) if callable(v) else list(v) if isinstance(v, Sequence) else v for n, v in values.items()}
     return {"architecture": type(module).__name__} | told
+
+
+def called(function: Callable[..., Any]) -> str:
+    """A function's name with what it was made of, the same in every process: 'normal.init(stddev=0.1)'."""
+    function = inspect.unwrap(function)
+    parts: Mapping[str, Any] = {}
+    if isinstance(function, functools.partial):
+        name, parts = called(function.func), {str(i): x for i, x in enumerate(function.args)} | function.keywords
+    else:
+        name = getattr(function, "__qualname__", type(function).__qualname__).replace(".<locals>", "")
+        if inspect.isfunction(function):
+            parts = inspect.getclosurevars(function).nonlocals
+    told = {n: called(x) if callable(x) else re.sub(" at 0x[0-9a-f]+", "", repr(x)) for n, x in sorted(parts.items())}
+    return name + (f"({', '.join(f'{n}={x}' for n, x in told.items())})" if told else "")
 
 
 def rows_per_second(run_dir: Path, batch_size: int) -> float | None:

@@ -3,6 +3,7 @@
 import os
 import pickle
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -55,9 +56,67 @@ def test_a_hostile_pickle_does_not_run(part: str, tmp_path: Path, monkeypatch: p
     assert not Path("ran").exists()
 
 
+def array(code: str = "f8", state: tuple = (3, "<", None, None, None, -1, -1, 0), shape: tuple = (2, 2)) -> bytes:
+    """A pickle of an array of 32 bytes, made by the names that Planetoid's files have, as one may craft it."""
+    made = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntU\x01btR"  # ndarray, (0,), 'b'
+    dtype = b"cnumpy\ndtype\n(U" + bytes([len(code)]) + code.encode() + b"I0\nI1\ntR" + literal(state) + b"b"
+    content = b"U" + bytes([32]) + np.full(4, 0x4141414141414141, np.int64).tobytes()
+    return made + b"(I1\n" + literal(shape) + dtype + b"I00\n" + content + b"tb."
+
+
+def literal(value: object) -> bytes:
+    """The opcodes that push `value`, without a frame."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+@pytest.mark.parametrize(
+    ("crafted", "said"),
+    [
+        (array("O8", (3, "|", None, None, None, -1, -1, 0)), "holds an array of type 'O8', not of plain numbers"),
+        (array("V8", (3, "|", None, ("f",), {"f": 0}, 8, 1, 0)), "holds an array of type 'V8', not of plain numbers"),
+        (array("i8", (3, "<", (1, (2,)), None, None, -1, -1, 0)), "holds an array that is not of plain numbers"),
+        (array("i8", (3, "O", None, None, None, -1, -1, 0)), "holds an array that is not of plain numbers"),
+        (array(shape=(2, 3)), "holds an array of another size"),
+        (array(shape=(-2, -2)), "holds an array of another size"),
+        (array("f3"), "not a Planetoid pickle"),
+        (array(), ""),
+    ],
+)
+def test_a_crafted_array_is_numbers_or_refused(crafted: bytes, said: str, tmp_path: Path) -> None:
+    """Raw bytes that a dtype calls objects would be pointers, followed when the array goes."""
+    write(tmp_path)
+    (tmp_path / "ind.toy.y").write_bytes(crafted)
+    with pytest.raises(UserError, match=f"ind.toy.y: {said}" if said else "y, ty and ally have other numbers of cl"):
+        planetoid.load("toy", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["scipy.sparse.csr\ncsr_matrix", "numpy.core.multiarray\n_reconstruct"])
+@pytest.mark.parametrize("made", [b")R", b""])  # called, or the name itself
+def test_no_stand_in_points_to_memory(name: str, made: bytes, tmp_path: Path) -> None:
+    """numpy reads what an object's __array_interface__ points to: here the nodes of edges, node 0 six times."""
+    write(tmp_path)
+    zeros = np.zeros(6, np.int64)
+    interface = {"data": (zeros.ctypes.data, True), "typestr": "<i8", "shape": (6,), "version": 3}
+    for state in ({"__array_interface__": interface}, (None, {"__array_interface__": interface})):
+        node = f"c{name}\n".encode() + made + literal(state) + b"b"
+        (tmp_path / "ind.toy.graph").write_bytes(b"\x80\x02}" + node + b"q\x00]h\x00as.")
+        with pytest.raises(UserError, match=r"ind.toy.graph: not a "):
+            planetoid.load("toy", str(tmp_path))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["<i4", ">i2", "|u1", "<f8"])
+def test_arrays_keep_their_order_and_kind(kind: str, order: Literal["C", "F"], tmp_path: Path) -> None:
+    _, labels = write(tmp_path)
+    table = np.asarray(np.eye(3)[labels[:40]], kind, order=order)
+    (tmp_path / "ind.toy.ally").write_bytes(dumps(table))
+    np.testing.assert_array_equal(planetoid.load("toy", str(tmp_path)).labels, labels)
+
+
 @pytest.mark.parametrize(
     ("part", "content", "said"),
     [
+        ("graph", dumps({0: [2**70]}), "ind.toy.graph: not a dictionary of neighbours"),
         ("graph", None, "ind.toy.graph: No such file"),
         ("graph", b"\x80\x02not", "ind.toy.graph: not a Planetoid pickle: "),
         ("graph", b"", "ind.toy.graph: not a Planetoid pickle: Ran out of input"),

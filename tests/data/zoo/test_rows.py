@@ -1,9 +1,11 @@
 """Splits and batches as functions of the step; rankings."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from pagnol_jax.data.zoo.ranking import auc, log_loss
+from pagnol_jax.data.zoo.ranking import auc, average_precision, log_loss
 from pagnol_jax.data.zoo.rows import Batches, Rows, as_split
 from pagnol_jax.errors import UserError
 
@@ -44,6 +46,20 @@ def test_too_few_rows() -> None:
         Batches(rows(100), 81, 0)
     with pytest.raises(UserError, match="9 rows are too few"):
         Batches(rows(9), 1, 0)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.0])
+def test_seeds_are_whole_numbers(seed: int) -> None:
+    with pytest.raises(UserError, match=f"seed {seed} is not a whole number from 0"):
+        Batches(rows(100), 10, seed)
+    Batches(rows(100), 10, 2**63 - 1)(0)
+
+
+@pytest.mark.parametrize("rank", [auc, average_precision])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_not_finite_is_not_ranked(rank: Callable[..., float], wrong: float) -> None:
+    with pytest.raises(UserError, match="1 of 3 predictions are not finite"):
+        rank(np.array([0.5, wrong, 1.0], np.float32), np.array([0, 1, 1]))
 
 
 def test_auc_counts_pairs() -> None:

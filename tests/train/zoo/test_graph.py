@@ -218,6 +218,22 @@ def test_a_signal_keeps_the_finished_seeds(
     assert 1 <= len(graph.read_results(tmp_path)) < 3
 
 
+def test_seeds_that_diverge_lose_no_other(
+    toy: planetoid.Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    task = graph_tasks.node_classes()
+
+    def inputs(data: planetoid.Graph, architecture: networks.Architecture, seed: int) -> graph_tasks.Inputs:
+        found = task.inputs(data, architecture, seed)
+        shares = {name: share / (seed % 2 == 0) for name, share in found["shares"].items()}  # infinite of odd seeds
+        return found | {"shares": shares}
+
+    with pytest.raises(UserError, match=r"seed [13]: the loss is not finite"):
+        train(tmp_path, toy, 5, task=task._replace(inputs=inputs), measure=(), epochs=2)
+    assert [line["seed"] for line in graph.read_results(tmp_path)] == [0, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -9,13 +9,15 @@ import jax
 import numpy as np
 import pytest
 from data.toy_scene import SIDE, write_blender, write_llff
+from matplotlib.figure import Figure
 from PIL import Image
 from tiny_run import NoTensorBoard
 
 from pagnol_jax.cli import gin_files
 from pagnol_jax.cli.main import main
+from pagnol_jax.errors import UserError
 from pagnol_jax.train import record
-from pagnol_jax.train.zoo import nerf
+from pagnol_jax.train.zoo import nerf, nerf_report
 
 GIN = gin_files.SEARCH_PATH[0]
 LEAVES = sorted(str(path.relative_to(GIN)) for path in (GIN / "dfa/nerf").glob("*_*.gin"))
@@ -187,6 +189,44 @@ def test_errors_in_a_line(
     assert "no view r_9: there are r_0" in told("render", file, "--weights", runs["bp"], *out, "r_9")
     assert "too little to compare" in told("evaluate", file, "--weights", runs["bp"], *out, "--stride", 3)
     assert "give a file of suffix" in told("video", file, "--weights", runs["bp"], "--output", tmp_path / "x.mp4")
+    fresh = "train", file, "--run_dir", tmp_path / "r"
+    assert "total_steps 0 is not a whole number above 0" in told(*fresh, "--gin.TOTAL_STEPS=0")
+    assert "evaluate_views 0 is not a" in told(*fresh, "--gin.nerf.train.evaluate_views=0")
     other = "--gin.LEARNING_RATE=1e-5"
     assert "holds a run with another optimizer" in told("train", file, "--run_dir", runs["bp"], other)
     assert "not from 1 to a quarter" in told("train", file, "--run_dir", tmp_path / "r", "--gin.RAYS=200")
+
+
+@pytest.mark.parametrize("count", ["-3", "0", "two"])
+def test_counts_are_whole_numbers_above_0(count: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        main(["dfa", "nerf", "evaluate", "--gin_file", "x", "--weights", "x", "--output", "x", "--views", count])
+    assert f"argument --views: '{count}' is not a whole number above 0\n" in capsys.readouterr().err
+
+
+def logged(folder: Path, *lines: dict[str, Any]) -> Path:
+    """A run folder with these metrics."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_curves_of_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are drawn, each as no other is."""
+    lines = {"step": 1, "psnr": 10.0}, {"step": 2, "split": "validation", "validation_psnr": 9.0}
+    folders = [logged(tmp_path / f"run{i}", *lines) for i in range(7)]
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    nerf_report.plot(folders, tmp_path / "curves.png")
+    curves = drawn[0].axes[0].lines
+    assert [line.get_label() for line in curves[::2]] == [f"run{i}, training rays" for i in range(7)]
+    assert len({(line.get_color(), line.get_marker()) for line in curves[1::2]}) == 7
+
+
+def test_curves_of_no_nerf_are_told_in_a_line(tmp_path: Path) -> None:
+    other, empty = logged(tmp_path / "other", {"step": 1, "loss": 2.0}), logged(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"other is no run of a NeRF: its metrics.jsonl has no psnr"):
+        nerf_report.plot([other], tmp_path / "curves.png")
+    with pytest.raises(UserError, match=r"empty: no line of its training yet"):
+        nerf_report.plot([empty], tmp_path / "curves.png")

@@ -50,7 +50,7 @@ def net() -> recommend.Network:
 
 @pytest.fixture
 def train(net: recommend.Network, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
-    """(folder, **what changes) -> the results of a run."""
+    """(folder, data, model, **what changes) -> the results of a run."""
     monkeypatch.setattr(recommend, "network", lambda *_: net)
     monkeypatch.setattr(record, "TensorBoard", NoTensorBoard)
     settings = {
@@ -61,7 +61,9 @@ def train(net: recommend.Network, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         "log_every": 4,
         "epochs": 3,
     }
-    return lambda folder, **changed: recommend.train(str(folder), DATA, DEEPFM, **settings | changed)
+    return lambda folder, data=DATA, model=DEEPFM, **changed: recommend.train(
+        str(folder), data, model, **settings | changed
+    )
 
 
 def test_dfa_learns_and_says_what_it_did(tmp_path: Path, train: Callable[..., dict[str, Any]]) -> None:
@@ -74,6 +76,8 @@ def test_dfa_learns_and_says_what_it_did(tmp_path: Path, train: Callable[..., di
     assert results["rows_per_second"] > 0
     with pytest.raises(UserError, match="another"):
         train(tmp_path / "run", learning_rate=0.01)
+    with pytest.raises(UserError, match="another model"):
+        train(tmp_path / "run", model=functools.partial(DEEPFM, linear_init=recommender.normal))
 
 
 def test_a_killed_run_ends_as_one_that_was_not(
@@ -109,6 +113,30 @@ def test_the_best_epoch_is_kept_and_worse_ones_are_counted(net: recommend.Networ
     assert (int(better.best.epoch), int(better.worse)) == (3, 0)
 
 
+def test_an_equal_auc_counts_as_better(net: recommend.Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, state = Batches(DATA, 400, 0), net.init(jax.random.key(0))
+    for area in (0.6, 0.7):  # of which float32 makes more, and less
+        monkeypatch.setattr(recommend, "auc", lambda *_, area=area: area)
+        for epoch in (1, 2):
+            state, _ = recommend.evaluated(net, state.replace(step=jnp.int32(3 * epoch)), batches)
+            assert (int(state.best.epoch), int(state.worse)) == (epoch, 0)
+
+
+def test_initialisers_are_told_by_name(tmp_path: Path) -> None:
+    """With their numbers, as a gin file gives them, and alike at every call."""
+    parts = "from flax.linen import initializers", "from pagnol_jax.models.zoo import recommender"
+    given = "initializers.normal.stddev = 0.1"
+    for value, told in (("@initializers.zeros", "zeros"), ("@initializers.normal()", "normal.init(stddev=0.1)")):
+        lines = "from __gin__ import dynamic_registration", *parts, given, f"recommender.FM.linear_init = {value}"
+        (tmp_path / "x.gin").write_text("\n".join(lines))
+        for _ in range(2):
+            gin_files.parse([str(tmp_path / "x.gin")], [])
+            assert recommend.described(gin_files.call(recommender.FM, sizes=(3, 2)))["linear_init"] == told
+    scaled = functools.partial(jax.nn.initializers.normal, stddev=0.5)
+    assert recommend.called(scaled) == "normal(stddev=0.5)"
+    assert recommend.called(np.exp) == "exp"
+
+
 def test_training_ends_when_validation_stops_improving(
     tmp_path: Path, train: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +165,28 @@ def test_adam_clips_before_it_scales() -> None:
 def test_counts_are_checked(tmp_path: Path, train: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(UserError, match="patience 0 is not a whole number above 0"):
         train(tmp_path / "run", patience=0)
+
+
+def test_rows_of_one_class_are_told_before_training(tmp_path: Path, train: Callable[..., dict[str, Any]]) -> None:
+    labels = DATA.labels.copy()
+    labels[Batches(DATA, 100, 42).indexes("validation", np.arange(150))] = 1
+    with pytest.raises(UserError, match="the 150 validation rows are all of one class: AUC needs both"):
+        train(tmp_path / "run", data=DATA._replace(labels=labels))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("quiet", "said"),
+    [
+        (("mlp_input", "frist"), "no tap matches 'frist', which is to be silent: there are mlp/layer_0, mlp_input"),
+        (("**",), r"all taps are silent \(mlp/layer_0, mlp_input\): none is left"),
+    ],
+)
+def test_silent_taps_are_taps_and_not_all(quiet: tuple[str, ...], said: str) -> None:
+    rule = rules.dfa(("mlp_input", "mlp/layer_0"), "mlp", silent.silent(feedback.uniform(), quiet))
+    net = recommend.network(DEEPFM(sizes=DATA.sizes), rule, recommend.adam(0.02), 0)
+    with pytest.raises(UserError, match=said):
+        jax.eval_shape(net.init, jax.random.key(0))
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
