@@ -28,13 +28,12 @@ SHAPES = {
     "s-t256": Shape(12, 768, 12, 50262, False, 256, 4),
 }
 MICRO = ("blocks", "blocks/attended", "blocks/mlp/hidden")
-STREAMS = ("blocks", "blocks/attended")
 # (taps, normalise), changes of the model, whether the layers stay a loop; taps None is backpropagation.
 ARMS: dict[str, tuple[Any, dict[str, Any], bool]] = {
     "backprop": (None, {}, False),
     "macro": ((("blocks",), ("blocks",)), {"fold_norms": True}, False),
-    "micro": ((MICRO, STREAMS), {"fold_norms": True}, False),
-    "micro, looped": ((MICRO, STREAMS), {"fold_norms": True}, True),
+    "micro": ((MICRO, MICRO), {"fold_norms": True}, False),
+    "micro, looped": ((MICRO, MICRO), {"fold_norms": True}, True),
 }
 SECONDS = 4.0  # a turn
 
