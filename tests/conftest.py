@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import Mock
 
 import pytest
 
@@ -40,6 +41,12 @@ def pytest_collection_finish() -> None:
             one = torch.ones(1, dtype=dtype)
             for name in ("cos", "erf", "exp", "expm1", "log", "log1p", "log2", "sin", "sqrt", "tan", "tanh"):
                 getattr(torch, name)(one)
+
+
+@pytest.fixture(autouse=True)
+def tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No writer: its process imports TensorFlow for seconds of a core. tests/train/test_record.py has the real one."""
+    monkeypatch.setattr("pagnol_jax.train.record.TensorBoard", lambda folder: Mock())
 
 
 @pytest.fixture(scope="session")

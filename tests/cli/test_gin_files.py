@@ -23,6 +23,7 @@ from pagnol_jax.train.step import make_steps
 
 GIN = gin_files.SEARCH_PATH[0]
 SMALL = ["BATCH_SIZE=8", "LENGTH=8", "TOTAL_STEPS=2", "WARMUP_STEPS=1"]
+SCANNED = "config.GPTConfig.unroll=1"  # quicker to compile
 # Launay et al. 2022, table 3, which counts the vocabulary once; XXS and XS as read off figure 1.
 PAPER = {"s": 124e6, "m": 355e6, "l": 773e6, "xl": 1.5e9}
 FIGURE = {"xxs": 21.23e6, "xs": 42.47e6, "s": 84.93e6, "m": 301.99e6}
@@ -127,8 +128,7 @@ def test_rungs_parse_whole(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rungs_train_two_steps(file: str, rung: str, tmp_path: Path) -> None:
     gin_files.parse([file], [], whole=False)
     files, bindings = ladder.settings(TABLES[file][rung])
-    unroll = "config.GPTConfig.unroll=1"  # scanned: quicker to compile
-    gin_files.parse([file, *DATA.get(file, []), *files], [*bindings, *SMALL, unroll])
+    gin_files.parse([file, *DATA.get(file, []), *files], [*bindings, *SMALL, SCANNED])
     assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None
     assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
 
@@ -137,7 +137,7 @@ def test_rungs_train_two_steps(file: str, rung: str, tmp_path: Path) -> None:
 def test_the_first_run_trains_two_steps(tmp_path: Path) -> None:
     gin_files.parse(["runs/demo.gin"], SMALL)
     assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None
-    gin_files.parse(["runs/demo.gin"], [*SMALL, "config.GPTConfig.unroll=1", "TOTAL_STEPS=3"])
+    gin_files.parse(["runs/demo.gin"], [*SMALL, SCANNED, "TOTAL_STEPS=3"])
     assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None  # unrolling is not another model
 
 
@@ -146,5 +146,5 @@ def test_the_first_run_trains_two_steps(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mesh", names("mesh"))
 def test_meshes_train_two_steps(file: str, mesh: str, tmp_path: Path) -> None:
     shape = ["config.GPTConfig.num_layers=4", "config.GPTConfig.d_model=48", "config.GPTConfig.num_heads=4"]
-    gin_files.parse([file, mesh], [*SMALL, *shape])
+    gin_files.parse([file, mesh], [*SMALL, *shape, SCANNED])
     assert gin_files.call(run.train, run_dir=str(tmp_path / "run")) is None

@@ -118,7 +118,15 @@ def test_prefix_sees_itself_whole_and_the_rest_stays_causal() -> None:
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
-@pytest.mark.parametrize("change", [{"unroll": 3}, {"remat": "full"}, {"unroll": 3, "remat": "dots"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"unroll": 3, "remat": "dots"},
+        pytest.param({"unroll": 3}, marks=pytest.mark.slow),
+        pytest.param({"remat": "full"}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_unrolling_and_recomputing_change_nothing(config: GPTConfig, change: dict) -> None:
     for a, b in zip(gradients(config), gradients(dataclasses.replace(config, **change)), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)

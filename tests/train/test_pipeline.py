@@ -52,7 +52,7 @@ CASES["tied, three axes"] = (TIED, "embedded", 8, {"stage": 2, "data": 2, "tenso
 CASES["tied, few parts"] = (TIED, "part-way", 2, {"stage": 4, "fsdp": 2})
 
 
-SLOW = {"backprop", "embedded", "part-way", "gaussian", "shallow", "frozen"}
+SLOW = {"backprop", "embedded", "part-way", "gaussian", "shallow", "frozen", "tied, few parts"}
 
 
 @pytest.mark.parametrize(

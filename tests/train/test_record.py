@@ -18,6 +18,11 @@ from pagnol_jax.train.tensorboard import TensorBoard
 RECORD: dict[str, Any] = {key: {"value": key} for key in IDENTITY} | {"total_steps": 10, "mesh": {"data": 1}}
 
 
+@pytest.fixture(autouse=True)
+def tensorboard() -> None:
+    """The real one, unlike elsewhere."""
+
+
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
     path = tmp_path / "tokenizer.json"
