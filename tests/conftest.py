@@ -6,9 +6,9 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-from unittest.mock import Mock
 
 import pytest
 
@@ -43,10 +43,20 @@ def pytest_collection_finish() -> None:
                 getattr(torch, name)(one)
 
 
-@pytest.fixture(autouse=True)
-def tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No writer: its process imports TensorFlow for seconds of a core. tests/train/test_record.py has the real one."""
-    monkeypatch.setattr("pagnol_jax.train.record.TensorBoard", lambda folder: Mock())
+class NoTensorBoard:
+    """For runs inside the tests' own process: each writer would import TensorFlow, for seconds of a core."""
+
+    def __init__(self, folder: Path) -> None: ...
+    def write(self, step: int, scalars: dict[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_tensorboard() -> Iterator[None]:
+    """Of a session, so that fixtures of any scope train without; tests/train/test_record.py has the real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pagnol_jax.train.record.TensorBoard", NoTensorBoard)
+        yield
 
 
 @pytest.fixture(scope="session")

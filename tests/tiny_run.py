@@ -16,7 +16,6 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from pagnol_jax.train import record
 from pagnol_jax.train.optimizer import Optimizer
 
 ROOT = Path(__file__).parents[1]
@@ -108,19 +107,10 @@ class Tiny(NamedTuple):
         return self.run(*self.command(run_dir, *more), devices=devices, **variables)
 
 
-class NoTensorBoard:
-    """For runs inside the tests' own process: each writer would import TensorFlow."""
-
-    def __init__(self, folder: Path) -> None: ...
-    def write(self, step: int, scalars: dict[str, float]) -> None: ...
-    def close(self) -> None: ...
-
-
 def use(patch: pytest.MonkeyPatch, tiny: Tiny) -> None:
     """Lets this process train the tiny run."""
     patch.setenv("PAGNOL_CACHE", str(tiny.folder / "cache"))
     patch.delenv("PAGNOL_DATA_DIR", raising=False)
-    patch.setattr(record, "TensorBoard", NoTensorBoard)
 
 
 def plain_sgd() -> Optimizer:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import NoTensorBoard
 
 from pagnol_jax.cli.main import main
 
@@ -25,7 +24,6 @@ def test_a_run_and_its_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PAGNOL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("pagnol_jax.train.record.TensorBoard", NoTensorBoard)
     monkeypatch.setattr("pagnol_jax.train.cpu.keep_memory", lambda: None)
     call = ["dfa", "recommend", *FILES, "--run_dir", str(tmp_path / "run"), *SMALL, log(tmp_path / "train.txt")]
     assert main([*call, "--gin.criteo_vocabulary.hashed.size=20"]) == 0

@@ -18,11 +18,6 @@ from pagnol_jax.train.tensorboard import TensorBoard
 RECORD: dict[str, Any] = {key: {"value": key} for key in IDENTITY} | {"total_steps": 10, "mesh": {"data": 1}}
 
 
-@pytest.fixture(autouse=True)
-def tensorboard() -> None:
-    """The real one, unlike elsewhere."""
-
-
 @pytest.fixture
 def tokenizer(tmp_path: Path) -> Path:
     path = tmp_path / "tokenizer.json"
@@ -103,8 +98,9 @@ def until(happened: Any, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def test_log_and_tensorboard(tmp_path: Path) -> None:
+def test_log_and_tensorboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What metrics.jsonl has, TensorBoard has."""
+    monkeypatch.setattr(record, "TensorBoard", TensorBoard)  # which other tests do without
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_run import NoTensorBoard
 
 from pagnol_jax.errors import Stopped, UserError
 from pagnol_jax.train import record as records
@@ -50,11 +49,6 @@ def update(state: State, x: jax.Array) -> tuple[State, dict[str, jax.Array]]:
 def evaluate(state: State) -> tuple[State, dict[str, float]]:
     error = float(jnp.abs(state.params["w"] - 1).max())
     return state.replace(best=jnp.minimum(state.best, error)), {"error": error}
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "TensorBoard", NoTensorBoard)
 
 
 def fit(folder: Path, batch: Callable[[int], Any] = batch, total: int = TOTAL, **changed: Any) -> State:

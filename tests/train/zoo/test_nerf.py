@@ -11,12 +11,10 @@ import pytest
 from data.toy_scene import SIDE, write_blender, write_llff
 from matplotlib.figure import Figure
 from PIL import Image
-from tiny_run import NoTensorBoard
 
 from pagnol_jax.cli import gin_files
 from pagnol_jax.cli.main import main
 from pagnol_jax.errors import UserError
-from pagnol_jax.train import record
 from pagnol_jax.train.zoo import nerf, nerf_report
 
 GIN = gin_files.SEARCH_PATH[0]
@@ -42,11 +40,6 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "TensorBoard", NoTensorBoard)
-
-
 def pagnol(scene: Path, command: str, file: str, *more: object) -> int:
     given = ["dfa", "nerf", command, "--gin_file", file, f"--gin.SCENE='{scene}'", *SMALL]
     return main([*given, *map(str, more)])
@@ -55,12 +48,10 @@ def pagnol(scene: Path, command: str, file: str, *more: object) -> int:
 @pytest.fixture(scope="module")
 def runs(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Six steps by backprop and by DFA."""
-    folder, patch = tmp_path_factory.mktemp("runs"), pytest.MonkeyPatch()
-    patch.setattr(record, "TensorBoard", NoTensorBoard)
+    folder = tmp_path_factory.mktemp("runs")
     for rule in ("bp", "dfa"):
         where = ("--run_dir", folder / rule, "--gin.TOTAL_STEPS=6")
         assert pagnol(scene, "train", f"dfa/nerf/lego_{rule}_cpu.gin", *where) == 0
-    patch.undo()
     return {rule: folder / rule for rule in ("bp", "dfa")}
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_run import NoTensorBoard
 
 from pagnol_jax import dfa
 from pagnol_jax.cli import gin_files
@@ -22,7 +22,6 @@ from pagnol_jax.dfa import feedback, rules, silent
 from pagnol_jax.dfa.gradient import meetings
 from pagnol_jax.errors import UserError
 from pagnol_jax.models.zoo import recommender
-from pagnol_jax.train import record
 from pagnol_jax.train.zoo import recommend
 
 FOLDER = Path(__file__).parents[3] / "gin" / "dfa" / "recommend"
@@ -52,7 +51,6 @@ def net() -> recommend.Network:
 def train(net: recommend.Network, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """(folder, data, model, **what changes) -> the results of a run."""
     monkeypatch.setattr(recommend, "network", lambda *_: net)
-    monkeypatch.setattr(record, "TensorBoard", NoTensorBoard)
     settings = {
         "rule": DFA,
         "learning_rate": 0.02,
@@ -223,6 +221,8 @@ def with_matrices(net: recommend.Network, rule: rules.Rule) -> Any:
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_every_file_of_data_goes_with_every_leaf(leaf: str, data: str) -> None:
     gin_files.parse([f"dfa/recommend/{leaf}.gin", f"dfa/recommend/{data}.gin"], ["CRITEO = 'train.txt'"])
+    bound = gin.get_bindings(gin.get_configurable(recommend.train), resolve_references=False)  # and no file read
+    assert {"data", "model", "rule"} <= bound.keys()
 
 
 @pytest.mark.slow
